@@ -1,0 +1,1 @@
+"""The artefact that training makes and everything else uses."""

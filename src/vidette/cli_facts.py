@@ -1,0 +1,82 @@
+"""What ``vidette info`` and ``vidette models`` know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from vidette.classifier.classifier import Classifier
+from vidette.data.manifest import read_manifest
+from vidette.errors import VidetteError
+from vidette.models import MODELS, build_model
+from vidette.video.reader import probe
+
+__all__ = ["describe", "model_rows"]
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return facts about a video, a folder or table of clips, a run or a classifier.
+
+    Raises:
+        VidetteError: It is none of them, or damaged.
+    """
+    if str(path) == "imagenet" or (path / "classifier.json").is_file() or (path / "classifier").is_dir():
+        return _classifier_facts(path)
+    if path.is_dir() or path.suffix.lower() in (".csv", ".tsv"):
+        manifest = read_manifest(path, min_classes=1)
+        return {"kind": "labelled clips", "source": str(path), **_manifest_facts(manifest.describe())}
+    facts = {"kind": "video", **dataclasses.asdict(probe(path))}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()}
+
+
+def _manifest_facts(lines: tuple[str, ...]) -> dict[str, Any]:
+    return {str(i + 1): line for i, line in enumerate(lines)}
+
+
+def _classifier_facts(path: Path) -> dict[str, Any]:
+    classifier = Classifier.load(path)
+    facts: dict[str, Any] = {
+        "kind": "run" if (path / "recipe.toml").is_file() else "classifier",
+        "model": classifier.model_name,
+        "options": dict(classifier.model_options),
+        "parameters": sum(p.numel() for p in classifier.model.parameters()),
+        "spec": repr(classifier.spec),
+        "classes": list(classifier.classes)
+        if len(classifier.classes) <= 50
+        else f"{len(classifier.classes)} classes",
+        "temperature": classifier.temperature,
+        "runtime": classifier.runtime,
+    }
+    if classifier.spec.trained_spans:
+        facts["trained spans (s)"] = dataclasses.asdict(classifier.spec.trained_spans)
+    facts.update(classifier.training_statistics)
+    results = path / "evaluation.json"
+    if results.is_file():
+        try:
+            facts["test accuracy"] = json.loads(results.read_text(encoding="utf-8"))["test"]["metrics"][
+                "accuracy"
+            ]
+        except (ValueError, KeyError) as error:
+            raise VidetteError(f"{results} is damaged ({error}); run vidette evaluate {path}") from error
+    return facts
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Return one row a model, at its defaults, 16 frames of 112x112 and 10 classes."""
+    rows: list[dict[str, Any]] = []
+    for name, kind in MODELS.items():
+        model = build_model(name, num_classes=10, num_frames=16, height=112, width=112)
+        rows.append(
+            {
+                "name": name,
+                "what": kind.summary,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "uses_order": kind.uses_order,
+                "backbone": "any timm CNN" if kind.has_backbone else "none",
+                "weights_offline": "ImageNet (EfficientNet-Lite0)" if kind.has_backbone else "none",
+                "licence": kind.licence,
+            }
+        )
+    return rows

@@ -1,0 +1,185 @@
+"""What the command line shows: progress on the error stream, results on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from vidette.evaluation.consistency import Consistency
+from vidette.evaluation.metrics import Metrics
+from vidette.prediction.files import FilePrediction
+from vidette.training.loop import EpochRecord
+
+__all__ = [
+    "RichListener",
+    "consistency_table",
+    "listening",
+    "metrics_table",
+    "models_table",
+    "prediction_lines",
+    "progress_bar",
+]
+
+_STAGES = {"clips": "decoding clips", "features": "looking at frames", "test": "testing"}
+
+
+class _Rate(ProgressColumn):
+    """Clips a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", justify="left"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=not console.is_terminal,
+    )
+
+
+class RichListener:
+    """Draws a run's progress: a bar a stage, a line an epoch."""
+
+    def __init__(self, console: Console, bars: Progress) -> None:
+        self.console = console
+        self.bars = bars
+        self.tasks: dict[str, int] = {}
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Move a stage's bar; a stage that begins again starts a new one."""
+        if stage not in self.tasks:
+            task = self.bars.add_task(_STAGES.get(stage, stage), total=total)
+            self.tasks[stage] = task
+        self.bars.update(self.tasks[stage], completed=done, total=total)
+        if done == total:
+            self.bars.refresh()
+            del self.tasks[stage]
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """Show an epoch's numbers."""
+        self.say(
+            f"epoch {record.epoch + 1:3d}/{total}  loss {record.train_loss:.3f}  accuracy {record.train_accuracy:6.1%}"
+            f"   validation: loss {record.validation_loss:.3f}  accuracy {record.validation_accuracy:6.1%}"
+            f"  ({record.seconds:.1f} s)"
+        )
+
+
+@contextmanager
+def listening(console: Console) -> Iterator[RichListener]:
+    """Show progress while the block runs."""
+    with _bars(console) as bars:
+        yield RichListener(console, bars)
+
+
+@contextmanager
+def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show one bar; yields ``on_progress(done, total)``."""
+    with _bars(console) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _share(value: float) -> str:
+    return "undefined" if value != value else f"{value:.1%}"
+
+
+def metrics_table(rows: list[tuple[str, Metrics]]) -> Table:
+    """Return scores side by side, one row each, with n and interval."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "accuracy", "95 % interval", "balanced", "AUC", "95 % interval", "ECE", "clips", "groups"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, m in rows:
+        low, high = m.accuracy_interval.low, m.accuracy_interval.high
+        table.add_row(
+            name,
+            _share(m.accuracy),
+            f"{_share(low)} to {_share(high)}" if low == low else "undefined",
+            _share(m.balanced_accuracy),
+            f"{m.auc:.3f}" if m.auc == m.auc else "undefined",
+            f"{m.auc_interval.low:.3f} to {m.auc_interval.high:.3f}"
+            if m.auc_interval.low == m.auc_interval.low
+            else "undefined",
+            f"{m.ece:.3f}",
+            str(m.n),
+            str(m.num_groups),
+        )
+    return table
+
+
+def consistency_table(consistency: Consistency) -> Table:
+    """Return whole clips beside single and shuffled frames."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "whole clip",
+        "single frames",
+        "vote of single frames",
+        "shuffled frames",
+        "order gap",
+        "clips",
+    ):
+        table.add_column(name, justify="right")
+    table.add_row(
+        _share(consistency.clip_accuracy),
+        _share(consistency.frame_accuracy),
+        _share(consistency.frame_vote_accuracy),
+        _share(consistency.shuffled_accuracy),
+        f"{consistency.order_gap:+.1%}" if consistency.order_gap == consistency.order_gap else "undefined",
+        str(consistency.n),
+    )
+    return table
+
+
+def prediction_lines(answer: FilePrediction) -> list[Text]:
+    """Return a file's answer, its next best labels, and its timeline where it has more than one window."""
+    head = Text(f"{answer.path}  ")
+    head.append(f"{answer.label}  {answer.probability:.1%}", style="bold")
+    others = "   ".join(f"{label} {probability:.1%}" for label, probability in answer.top[1:])
+    lines = [head, Text(f"  then {others}", style="dim")] if others else [head]
+    rows = answer.rows()
+    if len(rows) > 1:
+        lines += [
+            Text(f"  {row.start_seconds:8.2f} to {row.end_seconds:8.2f} s  {row.label}  {row.probability:.1%}")
+            for row in rows
+        ]
+    return lines
+
+
+def models_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the models side by side."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("name", "what", "parameters", "sees order", "backbone", "weights offline", "licence"):
+        table.add_column(name, justify="right" if name == "parameters" else "left")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["what"],
+            f"{row['parameters']:,}",
+            "yes" if row["uses_order"] else "no",
+            row["backbone"],
+            row["weights_offline"],
+            row["licence"],
+        )
+    return table

@@ -1,0 +1,1 @@
+"""How good a classifier is: numbers with their n and interval, and the report."""

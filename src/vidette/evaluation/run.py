@@ -1,0 +1,296 @@
+"""Score a classifier on labelled clips: load, answer, measure, and say what looks wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vidette.data.cache import ClipCache, expand_windows
+from vidette.data.manifest import LabelledClip
+from vidette.errors import InputMismatchError, SettingError, VideoError, unknown_name
+from vidette.evaluation.consistency import Consistency, ProbeAnswers, probe_batch, summarise
+from vidette.evaluation.metrics import Metrics, Predictions, measure
+from vidette.video.clip import Clip, ClipSpec
+
+if TYPE_CHECKING:
+    from vidette.classifier.classifier import Classifier
+
+__all__ = ["Evaluation", "evaluate"]
+
+_NUM_LOADERS = 4
+_PROBED_CLIPS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A classifier's score on one set of clips, and what to know about it.
+
+    Attributes:
+        metrics: The numbers, at the classifier's temperature.
+        consistency: Whole clips beside single frames and shuffled frames; None when not asked for.
+        predictions: The answers that the numbers are made of.
+        clips: The M clips, in the order of ``predictions``.
+        split_name: What set of clips this was, for example ``"test"``.
+        warnings: Sentences about what makes the score doubtful.
+        skipped: Clips left out because their file is damaged, each with the reason.
+    """
+
+    metrics: Metrics
+    consistency: Consistency | None
+    predictions: Predictions
+    clips: tuple[LabelledClip, ...]
+    split_name: str
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; nan becomes None."""
+        return {
+            "split": self.split_name,
+            "metrics": self.metrics.to_dict(),
+            "consistency": self.consistency.to_dict() if self.consistency else None,
+            "warnings": list(self.warnings),
+            "skipped": list(self.skipped),
+        }
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split_name}: {self.metrics.headline()})"
+
+
+@dataclass
+class _Tally:
+    """What has been seen of the clips so far. A unit is a labelled clip; it has one window or more."""
+
+    logits: dict[int, list[np.ndarray]] = field(default_factory=dict[int, list[np.ndarray]])
+    probed: dict[int, int] = field(default_factory=dict[int, int])
+    answers: list[ProbeAnswers] = field(default_factory=list[ProbeAnswers])
+    faults: dict[int, str] = field(default_factory=dict[int, str])
+    outside: set[int] = field(default_factory=set[int])
+    repeated: set[int] = field(default_factory=set[int])
+
+
+def evaluate(
+    classifier: Classifier,
+    clips: Sequence[LabelledClip],
+    *,
+    cache: ClipCache,
+    batch_size: int = 8,
+    split_name: str = "test",
+    consistency: bool = True,
+    on_damage: Literal["raise", "skip"] = "raise",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Answer every clip and measure the answers.
+
+    A clip longer than a ``"window"`` spec is cut into windows, and their logits are averaged. Single frames and
+    shuffled frames are tried on at most 200 clips, chosen by a fixed seed.
+
+    Args:
+        classifier: What to score.
+        clips: Labelled clips; clips of one group count as one draw for the intervals.
+        cache: Where decoded clips are.
+        batch_size: Clips answered at once.
+        split_name: Name of the set, for the report.
+        consistency: Whether to try single and shuffled frames also.
+        on_damage: ``"skip"`` leaves out clips whose file is damaged, and lists them in ``skipped``.
+        on_progress: Called with (windows done, windows in all).
+
+    Raises:
+        InputMismatchError: There is no clip, or a label is not one of the classifier's classes.
+        VideoError: A file is damaged and ``on_damage`` is ``"raise"``.
+    """
+    if on_damage not in ("raise", "skip"):
+        raise SettingError(f"on_damage is {on_damage!r}; expected raise or skip")
+    _check_labels(clips, classifier.classes)
+    windows, units = _windows_of(clips, classifier.spec)
+    chosen = _probed_windows(units) if consistency else frozenset[int]()
+    tally = _Tally()
+    loaded = _load_all(cache, windows, classifier.spec, ahead=2 * batch_size)
+    done = 0
+    while batch := list(itertools.islice(loaded, batch_size)):
+        _answer(classifier, batch, units=units, chosen=chosen, tally=tally, skip=on_damage == "skip")
+        done += len(batch)
+        if on_progress is not None:
+            on_progress(done, len(windows))
+    return _conclude(classifier, clips, tally, split_name=split_name, probe=consistency)
+
+
+def _check_labels(clips: Sequence[LabelledClip], classes: Sequence[str]) -> None:
+    if not clips:
+        raise InputMismatchError("there is no clip to evaluate; give a split or manifest that holds some")
+    counts = Counter(clip.label for clip in clips if clip.label not in set(classes))
+    if counts:
+        faults = [f"{unknown_name('label', name, classes)} ({count} clips)" for name, count in counts.items()]
+        raise InputMismatchError(
+            f"{len(counts)} of the clips' labels are not classes of this classifier: {'; '.join(faults)}; "
+            "rename the labels or leave these clips out"
+        )
+
+
+def _windows_of(clips: Sequence[LabelledClip], spec: ClipSpec) -> tuple[list[LabelledClip], list[int]]:
+    """Cut clips into the windows of a ``"window"`` spec; with each, the index of the clip that it is of."""
+    windows: list[LabelledClip] = []
+    units: list[int] = []
+    for unit, clip in enumerate(clips):
+        parts = expand_windows([clip], spec)
+        windows += parts
+        units += [unit] * len(parts)
+    return windows, units
+
+
+def _probed_windows(units: Sequence[int]) -> frozenset[int]:
+    """The middle window of each clip of at most 200."""
+    of_unit: dict[int, list[int]] = {}
+    for window, unit in enumerate(units):
+        of_unit.setdefault(unit, []).append(window)
+    names = np.array(sorted(of_unit))
+    if len(names) > _PROBED_CLIPS:
+        names = np.random.default_rng(0).choice(names, _PROBED_CLIPS, replace=False)
+    return frozenset(of_unit[int(unit)][len(of_unit[int(unit)]) // 2] for unit in names)
+
+
+def _load_all(
+    cache: ClipCache, windows: Sequence[LabelledClip], spec: ClipSpec, *, ahead: int
+) -> Iterator[tuple[int, Future[Clip]]]:
+    """Load clips in a few threads, at most ``ahead`` of them before they are wanted, in order."""
+    with ThreadPoolExecutor(_NUM_LOADERS) as pool:
+        waiting: deque[tuple[int, Future[Clip]]] = deque()
+        try:
+            for number, window in enumerate(windows):
+                waiting.append((number, pool.submit(cache.load, window, spec)))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _answer(
+    classifier: Classifier,
+    batch: Sequence[tuple[int, Future[Clip]]],
+    *,
+    units: Sequence[int],
+    chosen: frozenset[int],
+    tally: _Tally,
+    skip: bool,
+) -> None:
+    plain: list[tuple[int, Clip]] = []
+    probed: list[tuple[int, Clip]] = []
+    for number, future in batch:
+        try:
+            clip = future.result()
+        except VideoError as error:
+            if not skip:
+                raise
+            tally.faults.setdefault(units[number], str(error))
+            continue
+        (probed if number in chosen else plain).append((units[number], clip))
+        _note(tally, units[number], clip, classifier.spec)
+    if plain:
+        _keep(tally, plain, classifier.logits([clip for _, clip in plain]))
+    if probed:
+        numbers = [unit for unit, _ in probed]
+        answers = probe_batch(classifier, [clip for _, clip in probed], clip_numbers=numbers)
+        _keep(tally, probed, answers.clip_logits)
+        for row, unit in enumerate(numbers):
+            tally.probed[unit] = len(tally.answers)
+            tally.answers.append(_row(answers, row))
+
+
+def _row(answers: ProbeAnswers, row: int) -> ProbeAnswers:
+    one = slice(row, row + 1)
+    return ProbeAnswers(answers.clip_logits[one], answers.frame_logits[one], answers.shuffled_logits[one])
+
+
+def _keep(tally: _Tally, batch: Sequence[tuple[int, Clip]], logits: np.ndarray) -> None:
+    for (unit, _), row in zip(batch, logits, strict=True):
+        tally.logits.setdefault(unit, []).append(row)
+
+
+def _note(tally: _Tally, unit: int, clip: Clip, spec: ClipSpec) -> None:
+    if clip.repeated:
+        tally.repeated.add(unit)
+    if spec.trained_spans is not None and not spec.trained_spans.holds(clip.span_seconds):
+        tally.outside.add(unit)
+
+
+def _conclude(
+    classifier: Classifier, clips: Sequence[LabelledClip], tally: _Tally, *, split_name: str, probe: bool
+) -> Evaluation:
+    kept = [unit for unit in sorted(tally.logits) if unit not in tally.faults]
+    if not kept:
+        raise InputMismatchError(
+            f"none of the {len(clips)} clips could be read; first: {next(iter(tally.faults.values()))}"
+        )
+    position = {name: k for k, name in enumerate(classifier.classes)}
+    answered = tuple(clips[unit] for unit in kept)
+    predictions = Predictions(
+        classes=tuple(classifier.classes),
+        labels=np.array([position[clip.label] for clip in answered], dtype=np.int64),
+        logits=np.stack([np.mean(tally.logits[unit], axis=0) for unit in kept]),
+        groups=tuple(clip.group or clip.path.as_posix() for clip in answered),
+        names=tuple(clip.name for clip in answered),
+    )
+    return Evaluation(
+        metrics=measure(predictions, temperature=classifier.temperature),
+        consistency=_consistency(classifier, kept, predictions, tally) if probe else None,
+        predictions=predictions,
+        clips=answered,
+        split_name=split_name,
+        warnings=_warnings(answered, predictions, tally, classifier.spec),
+        skipped=tuple(f"{clips[unit].name}: {reason}" for unit, reason in sorted(tally.faults.items())),
+    )
+
+
+def _consistency(
+    classifier: Classifier, kept: Sequence[int], predictions: Predictions, tally: _Tally
+) -> Consistency:
+    rows = [row for row, unit in enumerate(kept) if unit in tally.probed]
+    return summarise(
+        [tally.answers[tally.probed[kept[row]]] for row in rows],
+        predictions.labels[rows],
+        groups=[predictions.groups[row] for row in rows],
+        probabilities=classifier.probabilities,
+        num_frames=classifier.spec.num_frames,
+    )
+
+
+def _warnings(
+    clips: Sequence[LabelledClip], predictions: Predictions, tally: _Tally, spec: ClipSpec
+) -> tuple[str, ...]:
+    n, num_groups = len(clips), len(set(predictions.groups))
+    found: list[str] = []
+    if tally.faults:
+        count = len(tally.faults)
+        found.append(f"{count} clip{' was' if count == 1 else 's were'} left out because the file is damaged.")
+    if num_groups == n and not any(clip.group for clip in clips):
+        found.append(
+            "No groups are known, so the interval treats clips as unrelated; if several show one scene or "
+            "person, it is too narrow and the score may be too good."
+        )
+    elif num_groups < 10:
+        found.append(f"The clips come from {num_groups} groups only; the interval is a rough guess.")
+    absent = [name for k, name in enumerate(predictions.classes) if not (predictions.labels == k).any()]
+    if absent:
+        shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+        found.append(f"{len(absent)} of {len(predictions.classes)} classes have no clip here: {shown}.")
+    if spec.trained_spans is not None and tally.outside:
+        spans = spec.trained_spans
+        found.append(
+            f"{len(tally.outside)} of {n} clips last longer or shorter than the clips of training "
+            f"({spans.shortest_seconds:.1f} to {spans.longest_seconds:.1f} s), so they move at another pace."
+        )
+    if tally.repeated:
+        found.append(
+            f"{len(tally.repeated)} of {n} clips are shorter than the classifier's span; their last frame "
+            "stands in for the rest."
+        )
+    return tuple(found)

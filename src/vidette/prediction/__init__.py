@@ -1,0 +1,1 @@
+"""Scores along time become labels, timelines and events."""

@@ -1,0 +1,100 @@
+"""The per-frame features of clips, computed once and kept: what makes a frozen backbone quick to train on."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidette.classifier.onnx import export_onnx
+from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
+from vidette.data.cache import ArrayStore, ClipCache, clip_key
+from vidette.data.manifest import LabelledClip
+from vidette.models.base import FrameModel
+from vidette.video.clip import ClipSpec
+from vidette.video.transforms import clip_tensor
+
+__all__ = ["FeatureDataset", "FeatureStore"]
+
+
+class FeatureStore:
+    """Features ``(T, D, g, g)`` of clips under one backbone and one spec, on disk.
+
+    Args:
+        model: Whose backbone looks at the frames; its weights are part of the key.
+        spec: How clips become its input.
+        cache: Where decoded clips, and beside them the features, are kept.
+        device: ``"cpu"`` runs the backbone in ONNX Runtime, anything else in torch on that device.
+    """
+
+    def __init__(self, model: FrameModel, spec: ClipSpec, cache: ClipCache, *, device: str = "cpu") -> None:
+        self.model = model
+        self.spec = spec
+        self.cache = cache
+        self.device = device
+        self.key = _backbone_key(model, spec)
+        self.store = ArrayStore(cache.folder / "features" / self.key)
+
+    def prepare(
+        self, clips: Sequence[LabelledClip], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Compute what is not there yet; return how many clips that was."""
+        keys = [clip_key(clip, self.spec, memo=self.cache.memo) for clip in clips]
+        missing = [(clip, key) for clip, key in zip(clips, keys, strict=True) if not self.store.has(key)]
+        if not missing:
+            return 0
+        with tempfile.TemporaryDirectory() as scratch:
+            scorer = self._scorer(Path(scratch))
+            for done, (clip, key) in enumerate(missing, start=1):
+                x = clip_tensor([self.cache.load(clip, self.spec)], self.spec)
+                self.store.save(key, scorer(x)[0].cpu().numpy())
+                if on_progress:
+                    on_progress(done, len(missing))
+        return len(missing)
+
+    def _scorer(self, scratch: Path) -> FrameScorer:
+        if self.device != "cpu":
+            return TorchFrames(self.model.to(self.device).eval(), torch.device(self.device))
+        backbone = self.model.backbone.cpu().eval()
+        example = torch.rand(2, 3, self.spec.height, self.spec.width)
+        return OnnxFrames(export_onnx(backbone, scratch / "backbone.onnx", example=example))
+
+    def load(self, clip: LabelledClip) -> Tensor:
+        """Return one clip's features, ``(T, D, g, g)``, computing them if they are not there."""
+        key = clip_key(clip, self.spec, memo=self.cache.memo)
+        if not self.store.has(key):
+            self.prepare([clip])
+        return torch.from_numpy(self.store.load(key))
+
+
+def _backbone_key(model: FrameModel, spec: ClipSpec) -> str:
+    digest = hashlib.sha256(repr((spec.mean, spec.std, spec.channel_order)).encode())
+    for name, tensor in sorted(model.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    pool = getattr(model.backbone, "pool", None)
+    digest.update(str(getattr(pool, "grid", 0)).encode())
+    return digest.hexdigest()[:20]
+
+
+class FeatureDataset:
+    """Stored features with their labels: items ``(float32 (T, D, g, g), label)``."""
+
+    def __init__(self, clips: Sequence[LabelledClip], class_names: Sequence[str], store: FeatureStore) -> None:
+        number = {name: i for i, name in enumerate(class_names)}
+        self.clips = clips
+        self.labels = [number[clip.label] for clip in clips]
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.store.load(self.clips[index]), self.labels[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: features of a frozen backbone are the same every epoch."""

@@ -1,0 +1,264 @@
+"""One split trained: clips in, classifier out. What a single run and every fold of a cross-validation share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vidette.classifier.classifier import Classifier
+from vidette.data.cache import ClipCache, expand_windows
+from vidette.data.dataset import ClipDataset
+from vidette.data.manifest import LabelledClip, Manifest
+from vidette.data.split import Split
+from vidette.errors import SettingError
+from vidette.evaluation.calibration import fit_temperature
+from vidette.models import MODELS, VideoModel, build_model, model_options
+from vidette.models.backbone import FrameBackbone, imagenet_normalisation, load_imagenet_weights
+from vidette.models.base import FrameModel
+from vidette.training.features import FeatureDataset, FeatureStore
+from vidette.training.loop import EpochRecord, FitResult, LabelledTensors, fit
+from vidette.training.recipe import ModelSettings, Recipe
+from vidette.video.clip import ClipSpec, SpanRange
+from vidette.video.transforms import Augmentation, pixels_tensor
+
+__all__ = ["Listener", "Trained", "recipe_spec", "train_fold"]
+
+
+class Listener(Protocol):
+    """Who is told how far the work is; the command line draws it."""
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        ...
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` clips of a stage are ready."""
+        ...
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """Show an epoch's numbers; ``total`` epochs are planned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier with how it came about.
+
+    Attributes:
+        classifier: With the weights that were best on validation, calibrated there.
+        fit: The course of training.
+        features: Per-frame features of a clip under the frozen backbone, or None where it was fine-tuned.
+    """
+
+    classifier: Classifier
+    fit: FitResult
+    features: Callable[[LabelledClip], Tensor] | None
+
+
+def recipe_spec(recipe: Recipe) -> ClipSpec:
+    """Return the spec a recipe asks for: its clip settings and the normalisation its weights expect."""
+    clip, model = recipe.clip, recipe.model
+    spec = ClipSpec(
+        num_frames=clip.num_frames,
+        height=clip.size,
+        width=clip.size,
+        sampling=clip.sampling,
+        fps=clip.fps,
+        resize=clip.resize,
+    )
+    if model.weights != "imagenet" or "backbone" not in model_options(model.model):
+        return spec
+    mean, std = imagenet_normalisation(model.backbone or "tf_efficientnet_lite0")
+    return replace(spec, mean=mean, std=std)
+
+
+def _chosen_options(settings: ModelSettings) -> dict[str, Any]:
+    """Return the model options that the recipe sets, refusing those that the model does not take."""
+    known = model_options(settings.model)
+    names = (
+        "backbone",
+        "grid",
+        "hidden",
+        "layers",
+        "projection",
+        "difference",
+        "readout",
+        "pooling",
+        "channels",
+        "dropout",
+    )
+    chosen = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+    alien = [name for name in chosen if name not in known and name not in ("backbone", "grid")]
+    if alien:
+        raise SettingError(
+            f"model {settings.model} has no option {', '.join(alien)}; it takes {', '.join(known)}"
+        )
+    return {name: value for name, value in chosen.items() if name in known}
+
+
+def _is_frozen(recipe: Recipe) -> bool:
+    return recipe.model.frozen and MODELS[recipe.model.model].has_backbone
+
+
+def _new_model(recipe: Recipe, *, num_classes: int) -> tuple[VideoModel, dict[str, Any]]:
+    """Build the recipe's model with its starting weights, the same for the same seed."""
+    settings = recipe.model
+    options = _chosen_options(settings)
+    if settings.weights not in ("imagenet", "none"):
+        raise SettingError(f"weights is {settings.weights!r}; expected imagenet or none")
+    if _is_frozen(recipe) and settings.weights == "none":
+        raise SettingError(
+            "a frozen backbone with random weights learns nothing: use --no-frozen or --weights imagenet"
+        )
+    torch.manual_seed(recipe.train.seed)
+    size = recipe.clip.size
+    model = build_model(
+        settings.model,
+        num_classes=num_classes,
+        num_frames=recipe.clip.num_frames,
+        height=size,
+        width=size,
+        options=options,
+    )
+    if (
+        settings.weights == "imagenet"
+        and isinstance(model, FrameModel)
+        and isinstance(model.backbone, FrameBackbone)
+    ):
+        load_imagenet_weights(model.backbone)
+    return model, options
+
+
+def train_fold(
+    manifest: Manifest,
+    split: Split,
+    recipe: Recipe,
+    *,
+    cache: ClipCache,
+    folder: Path,
+    listener: Listener,
+    resume: bool = False,
+    smoke: bool = False,
+) -> Trained:
+    """Train one classifier on a split's training clips, chosen and calibrated on its validation clips.
+
+    The test clips are not touched.
+
+    Args:
+        manifest: The labelled clips; already cached under the recipe's spec.
+        split: Which clips are for what.
+        recipe: What to train and how.
+        cache: The decoded clips.
+        folder: Where the checkpoint and ``metrics.jsonl`` go.
+        listener: Told how far the work is.
+        resume: Go on from a checkpoint in ``folder``.
+        smoke: One batch of each stage.
+
+    Raises:
+        SettingError: The recipe does not fit the model, or training cannot run as asked.
+        StorageError: The disk is full.
+    """
+    spec = recipe_spec(recipe)
+    training = _samples(manifest, split.train, spec)
+    validation = _samples(manifest, split.validation, spec)
+    model, options = _new_model(recipe, num_classes=len(manifest.classes))
+    features: FeatureStore | None = None
+    if _is_frozen(recipe) and isinstance(model, FrameModel):
+        features = FeatureStore(model, spec, cache, device=_feature_device(recipe))
+        features.prepare(
+            _samples(manifest, range(len(manifest.clips)), spec),
+            on_progress=lambda done, total: listener.progress("features", done, total),
+        )
+    module, prepare, datasets = _inputs(
+        model, spec, training, validation, manifest.classes, recipe, cache, features
+    )
+    number = {name: i for i, name in enumerate(manifest.classes)}
+    result = fit(
+        module,
+        datasets[0],
+        datasets[1],
+        recipe.train,
+        prepare=prepare,
+        labels=[number[clip.label] for clip in training],
+        folder=folder,
+        resume=resume,
+        smoke=smoke,
+        on_epoch=listener.epoch,
+    )
+    classifier = Classifier(
+        model,
+        recipe.model.model,
+        options,
+        replace(spec, trained_spans=_spans(manifest, split, spec, cache)),
+        manifest.classes,
+        temperature=_temperature(result),
+        training_statistics=_statistics(training, result),
+    )
+    return Trained(classifier, result, features.load if features else None)
+
+
+def _samples(manifest: Manifest, indices: Sequence[int], spec: ClipSpec) -> list[LabelledClip]:
+    """Return the clips themselves, or all their windows where the spec has a fixed span."""
+    return expand_windows([manifest.clips[i] for i in indices], spec)
+
+
+def _feature_device(recipe: Recipe) -> str:
+    wanted = recipe.train.accelerator
+    return "cuda" if wanted in ("auto", "gpu") and torch.cuda.is_available() else "cpu"
+
+
+def _inputs(
+    model: VideoModel,
+    spec: ClipSpec,
+    training: Sequence[LabelledClip],
+    validation: Sequence[LabelledClip],
+    classes: Sequence[str],
+    recipe: Recipe,
+    cache: ClipCache,
+    features: FeatureStore | None,
+) -> tuple[nn.Module, Callable[[Tensor], Tensor], tuple[LabelledTensors, LabelledTensors]]:
+    """Return what learns, how a batch becomes its input, and the two data sets."""
+    if features is not None:
+        data = FeatureDataset(training, classes, features), FeatureDataset(validation, classes, features)
+        return model.head, lambda batch: batch, data
+    settings = recipe.augment
+    augmentation = Augmentation(
+        crop_scale_min=settings.crop_scale_min, flip=settings.flip, colour=settings.colour
+    )
+    seed = recipe.train.seed
+    learn = ClipDataset(training, classes, spec, cache, augmentation=augmentation, seed=seed)
+    choose = ClipDataset(validation, classes, spec, cache, augmentation=None, seed=seed)
+    if recipe.model.frozen and isinstance(model, FrameModel):
+        model.backbone.requires_grad_(False)
+    return model, lambda batch: pixels_tensor(batch, spec), (learn, choose)
+
+
+def _spans(manifest: Manifest, split: Split, spec: ClipSpec, cache: ClipCache) -> SpanRange:
+    """Return the spans of the training clips, first to last chosen frame."""
+    spans = torch.tensor(
+        [cache.load(clip, spec).span_seconds for clip in _samples(manifest, split.train, spec)]
+    )
+    return SpanRange(float(spans.min()), float(spans.double().median()), float(spans.max()))
+
+
+def _temperature(result: FitResult) -> float:
+    return fit_temperature(result.validation_logits.numpy(), result.validation_labels.numpy())
+
+
+def _statistics(training: Sequence[LabelledClip], result: FitResult) -> dict[str, Any]:
+    best = result.history[result.best_epoch]
+    counts: dict[str, int] = {}
+    for clip in training:
+        counts[clip.label] = counts.get(clip.label, 0) + 1
+    return {
+        "training_clips": counts,
+        "validation_clips": len(result.validation_labels),
+        "validation_accuracy": best.validation_accuracy,
+        "validation_loss": best.validation_loss,
+        "best_epoch": result.best_epoch,
+    }

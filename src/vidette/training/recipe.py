@@ -1,0 +1,293 @@
+"""What a training run is made of: checked values that are TOML on disk and options on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from vidette.errors import SettingError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "RECIPES",
+    "AugmentSettings",
+    "ClipSettings",
+    "ModelSettings",
+    "Recipe",
+    "SplitSettings",
+    "TrainSettings",
+    "named_recipe",
+    "read_recipe",
+    "with_options",
+    "write_recipe",
+]
+
+_CHECKED = ConfigDict(extra="forbid")
+
+
+def _about(text: str, **limits: Any) -> Any:
+    return Field(description=text, **limits)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class ClipSettings:
+    """How a video becomes the clip that the model sees."""
+
+    num_frames: Annotated[int, _about("Frames a clip.", ge=1, le=1024)] = 16
+    size: Annotated[int, _about("Height and width of a frame, in pixels.", ge=8, le=4096)] = 224
+    sampling: Annotated[
+        Literal["whole", "window"],
+        _about("whole: frames spread over the clip; window: at --fps, a fixed span."),
+    ] = "whole"
+    fps: Annotated[float | None, _about("Frames a second of --sampling window.", gt=0)] = None
+    resize: Annotated[Literal["stretch", "crop", "pad"], _about("How a picture comes to the size.")] = "stretch"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class ModelSettings:
+    """Which network; an option left out takes the model's own default."""
+
+    model: Annotated[str, _about("A name that `vidette models` prints.")] = "cnn_gru"
+    backbone: Annotated[str | None, _about("'small' or a timm CNN (models with a per-frame part).")] = None
+    weights: Annotated[str, _about("imagenet (packaged or downloaded), or none (random).")] = "imagenet"
+    frozen: Annotated[bool, _about("Keep the backbone as it is: its features are computed once.")] = True
+    grid: Annotated[int | None, _about("Cells along each side of the pooled feature map.", ge=1, le=16)] = None
+    hidden: Annotated[int | None, _about("Size of the recurrent state.", ge=1)] = None
+    layers: Annotated[int | None, _about("Stacked recurrent layers.", ge=1)] = None
+    projection: Annotated[int | None, _about("Channels a grid cell is projected to; 0 for none.", ge=0)] = None
+    difference: Annotated[bool | None, _about("Add the change between neighbouring frames.")] = None
+    readout: Annotated[Literal["last", "mean"] | None, _about("Classify the last step or the steps' mean.")] = (
+        None
+    )
+    pooling: Annotated[Literal["mean", "max"] | None, _about("Pooling over time of the frame CNN.")] = None
+    channels: Annotated[int | None, _about("Channels of the first 3-D convolution.", ge=1)] = None
+    dropout: Annotated[float | None, _about("Probability of dropping a feature.", ge=0, lt=1)] = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class SplitSettings:
+    """How clips are divided into training, validation and test."""
+
+    split: Annotated[
+        Literal["auto", "grouped", "stratified", "column"],
+        _about("auto: column if there is one, else grouped if groups are known, else stratified."),
+    ] = "auto"
+    group_from: Annotated[
+        str | None, _about("Regular expression on the path; its first group names the group.")
+    ] = None
+    validation_fraction: Annotated[float, _about("Share of the clips for validation.", gt=0, lt=1)] = 0.15
+    test_fraction: Annotated[float, _about("Share of the clips for test.", gt=0, lt=1)] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class AugmentSettings:
+    """Random changes of training clips, the same for every frame of a clip; not used with frozen features."""
+
+    crop_scale_min: Annotated[
+        float, _about("Smallest share of the picture that a random crop keeps.", gt=0, le=1)
+    ] = 0.7
+    flip: Annotated[bool, _about("Mirror left and right; not where classes tell them apart.")] = False
+    colour: Annotated[float, _about("Strength of brightness, contrast and saturation changes.", ge=0, le=1)] = (
+        0.2
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class TrainSettings:
+    """How the weights are found."""
+
+    epochs: Annotated[int, _about("Passes over the training clips, at most.", ge=1)] = 40
+    batch_size: Annotated[int, _about("Clips a step.", ge=1)] = 16
+    optimizer: Annotated[Literal["adamw", "adam", "sgd"], _about("The optimiser.")] = "adamw"
+    learning_rate: Annotated[float, _about("Largest learning rate.", gt=0)] = 1e-3
+    backbone_rate_factor: Annotated[
+        float, _about("Learning rate of a fine-tuned backbone, as a share.", gt=0)
+    ] = 0.1
+    weight_decay: Annotated[float, _about("Weight decay.", ge=0)] = 0.01
+    schedule: Annotated[Literal["cosine", "plateau", "constant"], _about("Course of the learning rate.")] = (
+        "cosine"
+    )
+    warmup_fraction: Annotated[
+        float, _about("Share of the steps that raise the learning rate.", ge=0, lt=1)
+    ] = 0.1
+    label_smoothing: Annotated[float, _about("Label smoothing.", ge=0, lt=1)] = 0.05
+    class_weights: Annotated[bool, _about("Weigh classes by the inverse of their number of clips.")] = True
+    early_stopping: Annotated[
+        int, _about("Epochs without a better validation score before stopping; 0: never.", ge=0)
+    ] = 10
+    select_by: Annotated[
+        Literal["validation_loss", "validation_accuracy"], _about("What the best weights are chosen by.")
+    ] = "validation_loss"
+    gradient_clip: Annotated[float, _about("Largest norm of the gradient; 0: no limit.", ge=0)] = 1.0
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed", "16-mixed"], _about("Arithmetic, as Fabric names it.")
+    ] = "32-true"
+    accelerator: Annotated[
+        Literal["auto", "cpu", "gpu", "mps"], _about("Where to train, as Fabric names it.")
+    ] = "auto"
+    devices: Annotated[int, _about("How many devices.", ge=1)] = 1
+    num_workers: Annotated[int, _about("Processes that load clips; 0: none beside the trainer.", ge=0)] = 0
+    seed: Annotated[int, _about("Seed of everything random.", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class Recipe:
+    """A whole training run, but for the clips themselves.
+
+    Example:
+        >>> recipe = with_options(Recipe(), {"model": "frame_cnn", "epochs": 3})
+        >>> recipe.model.model, recipe.train.epochs
+        ('frame_cnn', 3)
+    """
+
+    clip: ClipSettings = field(default_factory=ClipSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+SECTIONS: Mapping[str, type] = {
+    "clip": ClipSettings,
+    "model": ModelSettings,
+    "split": SplitSettings,
+    "augment": AugmentSettings,
+    "train": TrainSettings,
+}
+
+RECIPES: Mapping[str, Recipe] = {
+    "default": Recipe(),
+    "motion": Recipe(
+        clip=ClipSettings(size=64),
+        model=ModelSettings(backbone="small", weights="none", frozen=False, grid=4),
+        train=TrainSettings(
+            epochs=20, batch_size=32, learning_rate=3e-3, backbone_rate_factor=1.0, early_stopping=0
+        ),
+    ),
+    "resnet18-rnn": Recipe(
+        clip=ClipSettings(size=112),
+        model=ModelSettings(
+            model="cnn_lstm",
+            backbone="resnet18",
+            frozen=False,
+            grid=1,
+            hidden=100,
+            layers=1,
+            projection=0,
+            difference=False,
+            readout="last",
+            dropout=0.1,
+        ),
+        augment=AugmentSettings(flip=True),
+        train=TrainSettings(
+            epochs=20,
+            batch_size=8,
+            optimizer="adam",
+            learning_rate=3e-5,
+            backbone_rate_factor=1.0,
+            weight_decay=0.0,
+            schedule="plateau",
+            warmup_fraction=0.0,
+            label_smoothing=0.0,
+            class_weights=False,
+            early_stopping=0,
+            gradient_clip=0.0,
+        ),
+    ),
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """Return a recipe by name, or read it where the name is a path ending in ``.toml``.
+
+    Raises:
+        SettingError: There is no such recipe; names the nearest.
+    """
+    if name.endswith(".toml"):
+        return read_recipe(Path(name))
+    if name not in RECIPES:
+        raise SettingError(unknown_name("recipe", name, RECIPES))
+    return RECIPES[name]
+
+
+def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Return ``recipe`` with some values replaced, each named without its section.
+
+    Raises:
+        SettingError: A name is unknown (names the nearest) or a value out of range.
+    """
+    place = {f.name: section for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
+    sections = dataclasses.asdict(recipe)
+    for name, value in options.items():
+        if name not in place:
+            raise SettingError(unknown_name("option", name, place))
+        sections[place[name]][name] = value
+    return _checked(sections, where="options")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe from TOML; a value left out takes its default.
+
+    Raises:
+        SettingError: The file is absent or not TOML, a key is unknown, or a value is out of range.
+    """
+    try:
+        sections = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(
+            f"recipe {path} cannot be read: {error.strerror}; see `vidette train --help`"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"recipe {path} is not TOML: {error}") from error
+    return _checked(sections, where=f"recipe {path}")
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as TOML; values left to the model's default are left out."""
+    sections = {
+        name: {key: value for key, value in values.items() if value is not None}
+        for name, values in dataclasses.asdict(recipe).items()
+    }
+    path.write_text(tomli_w.dumps(sections), encoding="utf-8")
+
+
+def _checked(sections: Mapping[str, Any], *, where: str) -> Recipe:
+    built: dict[str, Any] = {}
+    for name, values in sections.items():
+        if name not in SECTIONS:
+            raise SettingError(f"{where}: {unknown_name('section', name, SECTIONS)}")
+        known = [f.name for f in dataclasses.fields(SECTIONS[name])]
+        if not isinstance(values, Mapping):
+            raise SettingError(f"{where}: {name} is {values!r}; expected a section [{name}]")
+        for key in values:
+            if key not in known:
+                raise SettingError(f"{where}: {unknown_name(f'key in [{name}]', key, known)}")
+        try:
+            built[name] = SECTIONS[name](**values)
+        except ValidationError as error:
+            raise SettingError(f"{where}: {_first_faults(error)}") from error
+    recipe = Recipe(**built)
+    if recipe.clip.sampling == "window" and recipe.clip.fps is None:
+        raise SettingError(f"{where}: sampling 'window' needs fps, the frames a second; for example --fps 8")
+    if recipe.clip.sampling == "whole" and recipe.clip.fps is not None:
+        raise SettingError(f"{where}: fps goes with sampling 'window'; add --sampling window")
+    return recipe
+
+
+def _first_faults(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(p) for p in fault['loc'])} is {fault['input']!r}: {fault['msg']}"
+        for fault in error.errors()
+    )

@@ -1,0 +1,306 @@
+"""A whole training run: from labelled clips to a run folder with classifier, score and report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidette.classifier.classifier import Classifier
+from vidette.data.cache import ClipCache, PrepareReport, expand_windows
+from vidette.data.manifest import LabelledClip, Manifest, read_manifest, write_manifest
+from vidette.data.split import Split, SplitPlan, split_manifest
+from vidette.errors import ClassifierError, OutputExistsError, SettingError, StorageError
+from vidette.evaluation.metrics import Metrics
+from vidette.evaluation.report import write_report
+from vidette.evaluation.run import Evaluation, evaluate
+from vidette.training.cross_validation import CrossValidation, FoldsBy, cross_validate
+from vidette.training.curves import draw_curves
+from vidette.training.fold import Listener, Trained, recipe_spec, train_fold
+from vidette.training.loop import EpochRecord
+from vidette.training.recipe import Recipe, read_recipe, write_recipe
+
+__all__ = ["SilentListener", "TrainingRun", "new_run_folder", "read_run", "train"]
+
+_PACKAGES = (
+    "vidette",
+    "torch",
+    "torchvision",
+    "timm",
+    "av",
+    "numpy",
+    "onnxruntime",
+    "scikit-learn",
+    "lightning-fabric",
+)
+
+
+class SilentListener:
+    """Hears everything and shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Ignore a line."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Ignore a count."""
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """Ignore an epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A finished run.
+
+    Attributes:
+        folder: Holds recipe.toml, split.csv, metrics.jsonl, curves.png, classifier/, evaluation.json,
+            report.html and versions.json.
+        classifier: As saved, loaded back.
+        evaluation: On the test clips.
+        cross_validation: Pooled over the folds, where folds were asked for.
+    """
+
+    folder: Path
+    classifier: Classifier
+    evaluation: Evaluation
+    cross_validation: CrossValidation | None
+
+    @property
+    def metrics(self) -> Metrics:
+        """The run's honest score: over the folds where there are some, else on the test clips."""
+        return self.cross_validation.metrics if self.cross_validation else self.evaluation.metrics
+
+    def __repr__(self) -> str:
+        return f"TrainingRun({self.folder}: {self.metrics.headline()})"
+
+
+def train(
+    source: str | Path,
+    *,
+    recipe: Recipe,
+    out: Path,
+    folds: FoldsBy | int | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    smoke: bool = False,
+    cache: ClipCache | None = None,
+    listener: Listener | None = None,
+) -> TrainingRun:
+    """Train on a folder or table of labelled clips; leave a run folder.
+
+    The test clips are read once, at the end, by the saved classifier.
+
+    Args:
+        source: Folder of class folders, or a CSV manifest.
+        recipe: What to train and how.
+        out: The run folder.
+        folds: Cross-validate: ``"column"``, ``"leave_one_group_out"``, or a number of folds.
+        overwrite: Replace a run that is there.
+        resume: Go on with an interrupted run in ``out``.
+        smoke: One batch of each stage, to see that all of it runs.
+        cache: Where decoded clips are kept; the user's cache by default.
+        listener: Told how far the work is.
+
+    Raises:
+        ManifestError: The clips are unusable; every fault is listed.
+        SplitError: The clips cannot be divided as asked.
+        SettingError: The recipe does not fit.
+        OutputExistsError: ``out`` holds something.
+        StorageError: The disk is full.
+    """
+    listener = listener or SilentListener()
+    cache = cache or ClipCache()
+    manifest = read_manifest(source, group_from=recipe.split.group_from)
+    split = split_manifest(manifest, _plan(recipe))
+    for line in (*manifest.notes, *manifest.warnings, *split.warnings):
+        listener.say(line)
+    _open_folder(out, recipe, overwrite=overwrite, resume=resume)
+    _say_disk(manifest.clips, cache, recipe, listener)
+    report = _prepare(manifest, cache, recipe, listener)
+    listener.say(_prepared_line(report))
+    write_recipe(recipe, out / "recipe.toml")
+    _write_split(manifest, split, out)
+    crossed = (
+        cross_validate(
+            manifest,
+            recipe,
+            by=folds,
+            cache=cache,
+            folder=out / "folds",
+            listener=listener,
+            smoke=smoke,
+            resume=resume,
+        )
+        if folds
+        else None
+    )
+    trained = train_fold(
+        manifest, split, recipe, cache=cache, folder=out, listener=listener, resume=resume, smoke=smoke
+    )
+    curves = draw_curves(trained.fit.history, best_epoch=trained.fit.best_epoch)
+    (out / "curves.png").write_bytes(curves)
+    trained.classifier.save(out / "classifier", overwrite=True)
+    classifier = Classifier.load(out / "classifier")
+    evaluation = evaluate(
+        classifier,
+        [manifest.clips[i] for i in split.test],
+        cache=cache,
+        on_progress=lambda done, total: listener.progress("test", done, total),
+    )
+    run = TrainingRun(out, classifier, evaluation, crossed)
+    _write_results(run, manifest, trained, curves, cache, extra=split.warnings)
+    for checkpoint in out.rglob("checkpoint.pt"):
+        checkpoint.unlink()
+    return run
+
+
+def _plan(recipe: Recipe) -> SplitPlan:
+    return SplitPlan(
+        strategy=recipe.split.split,
+        validation_fraction=recipe.split.validation_fraction,
+        test_fraction=recipe.split.test_fraction,
+        seed=recipe.train.seed,
+    )
+
+
+def new_run_folder(runs: Path, source: str | Path, model: str) -> Path:
+    """Name a run after its clips and model: the first of ``NAME``, ``NAME-2``, ... that is free."""
+    stem = Path(source).resolve().stem or "clips"
+    first = runs / f"{stem}-{model}"
+    numbered = (runs / f"{stem}-{model}-{i}" for i in range(2, 100_000))
+    return first if not first.exists() else next(place for place in numbered if not place.exists())
+
+
+def _open_folder(out: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
+    """Make the run folder ready; what is there goes only where it is a run and replacing was asked for."""
+    is_run = (out / "recipe.toml").is_file()
+    if resume:
+        if not is_run:
+            raise ClassifierError(f"{out} holds no run to resume (no recipe.toml); leave out --resume")
+        if read_recipe(out / "recipe.toml") != recipe:
+            raise SettingError(
+                f"{out} was begun with another recipe; resume it with no other options, or start anew"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise OutputExistsError(f"{out} exists; choose another --out, or replace it with --overwrite")
+        if not is_run:
+            raise OutputExistsError(
+                f"{out} is not a run of Vidette, so it is not replaced; choose another --out"
+            )
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"run folder {out} cannot be made: {error.strerror}; choose another --out"
+        ) from error
+
+
+def _say_disk(clips: Sequence[LabelledClip], cache: ClipCache, recipe: Recipe, listener: Listener) -> None:
+    needed = cache.bytes_needed(clips, recipe_spec(recipe))
+    if needed:
+        listener.say(f"Decoded clips will take {needed / 1e6:,.0f} MB in {cache.folder}.")
+
+
+def _prepare(manifest: Manifest, cache: ClipCache, recipe: Recipe, listener: Listener) -> PrepareReport:
+    spec = recipe_spec(recipe)
+    return cache.prepare(
+        expand_windows(manifest.clips, spec),
+        spec,
+        on_progress=lambda done, total: listener.progress("clips", done, total),
+    )
+
+
+def _prepared_line(report: PrepareReport) -> str:
+    line = (
+        f"{report.num_clips} clips ready: {report.num_decoded} decoded now, {report.num_cached} from the cache."
+    )
+    if report.repeated_frames:
+        line += f" {report.repeated_frames} frames stand in for time after a clip's end."
+    return line
+
+
+def _write_split(manifest: Manifest, split: Split, out: Path) -> None:
+    divided = manifest.with_splits(train=split.train, validation=split.validation, test=split.test)
+    (out / "split.csv").unlink(missing_ok=True)
+    write_manifest(divided, out / "split.csv")
+
+
+def _write_results(
+    run: TrainingRun,
+    manifest: Manifest,
+    trained: Trained,
+    curves: bytes,
+    cache: ClipCache,
+    *,
+    extra: Sequence[str],
+) -> None:
+    folder, crossed = run.folder, run.cross_validation
+    results = {"test": run.evaluation.to_dict(), "cross_validation": crossed.to_dict() if crossed else None}
+    _write_json(folder / "versions.json", _versions())
+    compared = list(crossed.compared) if crossed else []
+    write_report(
+        folder / "report.html",
+        title=f"{folder.name}: {manifest.source.name}",
+        evaluation=run.evaluation,
+        classifier_facts=_facts(run.classifier, trained, extra),
+        curves_png=curves,
+        compared=compared,
+        leaking=[name for name, _ in compared if "stratified" in name] if manifest.has_groups else [],
+        frames_of=lambda i: cache.load(
+            expand_windows([run.evaluation.clips[i]], run.classifier.spec)[0], run.classifier.spec
+        ),
+    )
+    _write_json(folder / "evaluation.json", results)
+
+
+def _facts(classifier: Classifier, trained: Trained, warnings: Sequence[str]) -> dict[str, str]:
+    parameters = sum(p.numel() for p in classifier.model.parameters())
+    facts = {
+        "model": f"{classifier.model_name} {dict(classifier.model_options) or ''}",
+        "parameters": f"{parameters:,}",
+        "input": repr(classifier.spec),
+        "classes": ", ".join(classifier.classes),
+        "chosen epoch": f"{trained.fit.best_epoch + 1} of {len(trained.fit.history)}, by validation",
+        "temperature": f"{classifier.temperature:.2f} (fitted on validation)",
+        "training time": f"{trained.fit.seconds:.0f} s",
+    }
+    if warnings:
+        facts["split"] = " ".join(warnings)
+    return facts
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    found["cuda"] = torch.version.cuda or "none" if torch.cuda.is_available() else "none"
+    return found
+
+
+def _write_json(path: Path, values: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_run(folder: Path) -> tuple[Recipe, Manifest, list[LabelledClip]]:
+    """Return a run's recipe, its clips with their splits, and its test clips.
+
+    Raises:
+        ClassifierError: The folder is not a finished run.
+    """
+    for name in ("recipe.toml", "split.csv"):
+        if not (folder / name).is_file():
+            raise ClassifierError(f"{folder} has no {name}; expected a run folder that `vidette train` made")
+    manifest = read_manifest(folder / "split.csv")
+    return read_recipe(folder / "recipe.toml"), manifest, [c for c in manifest.clips if c.split == "test"]

@@ -1,0 +1,241 @@
+"""From a picture to the model's tensor: the one resize path and the one tensor path of every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from vidette.errors import InputMismatchError, SettingError
+from vidette.video.clip import Clip, ClipSpec
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Augmentation", "FrameResizer", "augment", "clip_tensor", "pixels_tensor", "rgb_pixels"]
+
+
+class FrameResizer:
+    """Brings a picture to the spec's size in one pass of swscale; keep one for a source.
+
+    Sampling is bilinear with a filter as wide as the reduction, so shrinking does not alias. A rotation that the
+    frame carries (a telephone held upright) is applied.
+
+    Args:
+        spec: Its ``height``, ``width`` and ``resize`` rule are used.
+
+    Example:
+        >>> FrameResizer(ClipSpec(height=16, width=24))(np.zeros((33, 65, 3), np.uint8)).shape
+        (16, 24, 3)
+    """
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self._spec = spec
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame | np.ndarray) -> np.ndarray:
+        """Resize one picture.
+
+        Args:
+            frame: A decoded frame of any pixel format, or uint8 ``(H, W, 3)`` in RGB.
+
+        Returns:
+            uint8 ``(spec.height, spec.width, 3)``, RGB.
+
+        Raises:
+            InputMismatchError: The array is not uint8 ``(H, W, 3)``.
+        """
+        out = np.zeros((self._spec.height, self._spec.width, 3), np.uint8)
+        self.write(frame, out)
+        return out
+
+    def write(self, frame: av.VideoFrame | np.ndarray, out: np.ndarray) -> None:
+        """Resize one picture into ``out``, black uint8 ``(spec.height, spec.width, 3)``."""
+        picture = frame if isinstance(frame, av.VideoFrame) else _wrapped(frame)
+        turns = quarter_turns(picture)
+        height, width = (picture.height, picture.width) if turns % 2 == 0 else (picture.width, picture.height)
+        rows, columns = _fitted(self._spec, height=height, width=width)
+        tall, wide = (rows, columns) if turns % 2 == 0 else (columns, rows)
+        small = self._reformatter.reformat(
+            picture, width=wide, height=tall, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+        )
+        _place(np.rot90(_plane(small), turns), out)
+
+
+def rgb_pixels(frame: av.VideoFrame, *, reformatter: VideoReformatter) -> np.ndarray:
+    """Return a frame at its own size as uint8 ``(H, W, 3)``, RGB, rotation applied."""
+    rgb = reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR)
+    return np.array(np.rot90(_plane(rgb), quarter_turns(frame)), order="C")
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Return how many quarter turns counterclockwise the frame asks for, 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
+def _wrapped(pixels: np.ndarray) -> av.VideoFrame:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise InputMismatchError(f"picture is {pixels.dtype} {pixels.shape}; expected uint8 (H, W, 3) in RGB")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+
+
+def _plane(frame: av.VideoFrame) -> np.ndarray:
+    """View the pixels of an rgb24 frame as ``(H, W, 3)``."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
+
+
+def _fitted(spec: ClipSpec, *, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns that the whole picture gets under the spec's resize rule."""
+    if spec.resize == "stretch":
+        return spec.height, spec.width
+    ratios = (spec.height / height, spec.width / width)
+    if spec.resize == "crop":
+        scale = max(ratios)
+        return max(spec.height, round(height * scale)), max(spec.width, round(width * scale))
+    scale = min(ratios)
+    rows, columns = round(height * scale), round(width * scale)
+    return min(spec.height, max(1, rows)), min(spec.width, max(1, columns))
+
+
+def _place(picture: np.ndarray, out: np.ndarray) -> None:
+    """Copy the picture centred: what is too large is cut, what is too small keeps a border."""
+    source: list[slice] = []
+    target: list[slice] = []
+    for have, want in zip(picture.shape[:2], out.shape[:2], strict=True):
+        size = min(have, want)
+        source.append(slice((have - size) // 2, (have - size) // 2 + size))
+        target.append(slice((want - size) // 2, (want - size) // 2 + size))
+    out[target[0], target[1]] = picture[source[0], source[1]]
+
+
+def clip_tensor(clips: Sequence[Clip], spec: ClipSpec) -> torch.Tensor:
+    """Turn clips into the tensor that a model takes.
+
+    Args:
+        clips: N clips cut by ``spec``.
+        spec: Size, mean, std and channel order.
+
+    Returns:
+        float32 ``(N, T, C, H, W)``, normalised.
+
+    Raises:
+        InputMismatchError: There is no clip, or one has another number of frames or another size.
+    """
+    if not clips:
+        raise InputMismatchError("no clip to turn into a tensor; expected at least one")
+    for clip in clips:
+        if len(clip.pixels) != spec.num_frames:
+            raise InputMismatchError(
+                f"clip has {len(clip.pixels)} frames but this classifier needs {spec.num_frames}"
+                " (spec.num_frames); cut it with the classifier's own spec"
+            )
+    return pixels_tensor(np.stack([clip.pixels for clip in clips]), spec)
+
+
+def pixels_tensor(pixels: np.ndarray | torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+    """Normalise pixels: ``(pixel / 255 - mean) / std``, channels in the spec's order.
+
+    Args:
+        pixels: uint8 ``(N, T, H, W, 3)``, RGB; a tensor stays on its device.
+        spec: Size, mean, std and channel order; mean and std are in that order.
+
+    Returns:
+        float32 ``(N, T, C, H, W)``, contiguous.
+
+    Raises:
+        InputMismatchError: The pixels are not uint8 ``(N, T, H, W, 3)`` at the spec's size.
+    """
+    import torch
+
+    tensor = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+    size = (spec.height, spec.width, 3)
+    if tensor.dtype != torch.uint8 or tensor.ndim != 5 or tuple(tensor.shape[2:]) != size:
+        raise InputMismatchError(
+            f"pixels are {tensor.dtype} {tuple(tensor.shape)}; expected torch.uint8 (N, T, {', '.join(map(str, size))})"
+        )
+    planes = tensor.permute(0, 1, 4, 2, 3)
+    if spec.channel_order == "BGR":
+        planes = planes.flip(2)
+    mean = torch.tensor(spec.mean, device=tensor.device).view(3, 1, 1)
+    std = torch.tensor(spec.std, device=tensor.device).view(3, 1, 1)
+    values = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    return values.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training may change a clip; every frame of a clip is changed alike.
+
+    Attributes:
+        crop_scale_min: The smallest random crop, as a fraction of the area, above 0 to 1; 1 keeps the whole.
+        flip: Mirror left and right half of the time; wrong where left and right are different classes.
+        colour: Brightness, contrast and saturation change by up to this fraction, 0 to below 1.
+    """
+
+    crop_scale_min: float = 0.6
+    flip: bool = False
+    colour: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_scale_min <= 1:
+            raise SettingError(f"crop_scale_min is {self.crop_scale_min}; expected above 0, up to 1")
+        if not 0 <= self.colour < 1:
+            raise SettingError(f"colour is {self.colour}; expected 0 to below 1")
+
+
+def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.random.Generator) -> np.ndarray:
+    """Change a clip as one picture: the same crop, mirror and colour for every frame.
+
+    Args:
+        pixels: uint8 ``(T, H, W, 3)``, RGB.
+        augmentation: How far to go.
+        generator: Where the randomness comes from; always five draws and three colours, whatever is switched on.
+
+    Returns:
+        uint8 ``(T, H, W, 3)``.
+    """
+    draws = generator.random(5)
+    colours = 1 + augmentation.colour * generator.uniform(-1, 1, 3)
+    changed = _cropped(pixels, draws, scale_min=augmentation.crop_scale_min)
+    if augmentation.flip and draws[4] < 0.5:
+        changed = changed[:, :, ::-1]
+    if augmentation.colour > 0:
+        changed = _coloured(changed, colours)
+    return np.ascontiguousarray(changed)
+
+
+def _cropped(pixels: np.ndarray, draws: np.ndarray, *, scale_min: float) -> np.ndarray:
+    """Cut one box of a random area, shape (3:4 to 4:3) and place out of all frames, and bring it back to size."""
+    import torch
+    from torch.nn import functional as F
+
+    height, width = pixels.shape[1:3]
+    side = np.sqrt(scale_min + (1 - scale_min) * draws[0])
+    shape = np.exp((2 * draws[1] - 1) * np.log(4 / 3) / 2) if scale_min < 1 else 1.0
+    rows = min(height, max(1, round(height * side / shape)))
+    columns = min(width, max(1, round(width * side * shape)))
+    if (rows, columns) == (height, width):
+        return pixels
+    top, left = int(draws[2] * (height - rows + 1)), int(draws[3] * (width - columns + 1))
+    box = torch.from_numpy(np.ascontiguousarray(pixels[:, top : top + rows, left : left + columns]))
+    planes = box.permute(0, 3, 1, 2)
+    resized = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1).numpy()
+
+
+def _coloured(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Scale brightness, contrast (about the clip's mean grey) and saturation, as one affine map of RGB."""
+    brightness, contrast, saturation = colours
+    grey = np.array([0.299, 0.587, 0.114])
+    mean = float(pixels.reshape(-1, 3).mean(axis=0) @ grey)
+    mix = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), grey)
+    matrix = (brightness * contrast * mix).astype(np.float32)
+    offset = np.float32(brightness * (1 - contrast) * mean)
+    changed = pixels.astype(np.float32) @ matrix.T + offset
+    return np.clip(changed + 0.5, 0, 255).astype(np.uint8)

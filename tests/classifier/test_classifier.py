@@ -1,0 +1,155 @@
+"""The saved artefact: complete, exact, never half-written."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vidette.classifier.classifier import Classifier
+from vidette.classifier.onnx import export_onnx
+from vidette.errors import ClassifierError, InputMismatchError, OutputExistsError, SettingError
+from vidette.models import MODELS, build_model
+from vidette.video.clip import Clip, ClipSpec, SpanRange
+
+SPEC = ClipSpec(num_frames=4, height=32, width=32, trained_spans=SpanRange(1.0, 2.0, 3.0))
+
+
+def make(name="cnn_gru", classes=("fall", "walk", "wave")):
+    torch.manual_seed(0)
+    options = {"backbone": "small"} if MODELS[name].has_backbone else {}
+    model = build_model(name, num_classes=len(classes), num_frames=4, height=32, width=32, options=options)
+    return Classifier(model, name, options, SPEC, classes, temperature=1.7, training_statistics={"clips": 3})
+
+
+def clips(count=3, frames=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        Clip(rng.integers(0, 256, (frames, 32, 32, 3), np.uint8), np.arange(frames) / 10) for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("runtime", ["auto", "torch"])
+def test_saved_and_loaded_gives_the_same_answer(name, runtime, tmp_path):
+    """Label names, spec and calibration come back with the weights (the tutorial saved weights only)."""
+    first = make(name)
+    first.save(tmp_path / "clf")
+    second = Classifier.load(tmp_path / "clf", runtime=runtime)
+    assert second.classes == first.classes
+    assert second.spec == first.spec
+    assert second.temperature == first.temperature
+    assert second.training_statistics == {"clips": 3}
+    assert second.runtime == ("onnx" if runtime == "auto" and MODELS[name].has_backbone else "torch")
+    assert np.abs(second.logits(clips()) - first.logits(clips())).max() <= 1e-4
+
+
+def test_features_then_head_is_the_logits():
+    clf = make()
+    assert np.allclose(clf.logits_of_features(clf.features(clips())), clf.logits(clips()))
+
+
+def test_probabilities_are_tempered():
+    clf = make()
+    logits = np.array([[2.0, 1.0, -1.0]])
+    expected = np.exp(logits / 1.7) / np.exp(logits / 1.7).sum()
+    assert np.allclose(clf.probabilities(logits), expected)
+
+
+def test_a_clip_of_17_frames_is_refused_where_4_were_trained():
+    with pytest.raises(InputMismatchError, match=r"\(17, 32, 32\).*\(4, 32, 32\)"):
+        make().logits(clips(frames=17))
+
+
+def test_an_existing_folder_is_kept_unless_overwritten(tmp_path):
+    make().save(tmp_path / "clf")
+    with pytest.raises(OutputExistsError, match="overwrite"):
+        make(classes=("a", "b")).save(tmp_path / "clf")
+    assert Classifier.load(tmp_path / "clf").classes == ("fall", "walk", "wave")
+    make(classes=("a", "b")).save(tmp_path / "clf", overwrite=True)
+    assert Classifier.load(tmp_path / "clf").classes == ("a", "b")
+    assert [p.name for p in tmp_path.iterdir()] == ["clf"]
+
+
+def test_a_failed_save_leaves_nothing_and_keeps_the_old(tmp_path):
+    make().save(tmp_path / "clf")
+    broken = replace(make(classes=("a", "b")), training_statistics={"x": object()})
+    with pytest.raises(TypeError):
+        broken.save(tmp_path / "clf", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["clf"]
+    assert Classifier.load(tmp_path / "clf").classes == ("fall", "walk", "wave")
+
+
+def test_no_pickle_is_written(tmp_path):
+    make().save(tmp_path / "clf")
+    assert {p.name for p in (tmp_path / "clf").iterdir()} == {
+        "classifier.json",
+        "weights.safetensors",
+        "backbone.onnx",
+    }
+
+
+def damage_json(folder):
+    (folder / "classifier.json").write_text("{")
+
+
+def drop_classes(folder):
+    values = json.loads((folder / "classifier.json").read_text())
+    del values["classes"]
+    (folder / "classifier.json").write_text(json.dumps(values))
+
+
+def truncate_weights(folder):
+    data = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def other_classes(folder):
+    values = json.loads((folder / "classifier.json").read_text())
+    values["classes"] = ["a", "b"]
+    (folder / "classifier.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("damage", [damage_json, drop_classes, truncate_weights, other_classes])
+def test_a_damaged_folder_is_one_clear_error(damage, tmp_path):
+    make().save(tmp_path / "clf")
+    damage(tmp_path / "clf")
+    with pytest.raises(ClassifierError, match=r"classifier\.json|weights\.safetensors"):
+        Classifier.load(tmp_path / "clf")
+
+
+def test_an_unknown_spec_field_names_the_nearest(tmp_path):
+    make().save(tmp_path / "clf")
+    path = tmp_path / "clf" / "classifier.json"
+    path.write_text(path.read_text().replace('"num_frames"', '"num_frame"'))
+    with pytest.raises(SettingError, match="did you mean 'num_frames'"):
+        Classifier.load(tmp_path / "clf")
+
+
+def test_absent_folder_and_absent_onnx_say_what_to_do(tmp_path):
+    with pytest.raises(ClassifierError, match="no such folder"):
+        Classifier.load(tmp_path / "nothing")
+    make("conv3d_small").save(tmp_path / "clf")
+    with pytest.raises(ClassifierError, match="runtime 'torch'"):
+        Classifier.load(tmp_path / "clf", runtime="onnx")
+
+
+class _Unlike(torch.nn.Module):
+    """Gives ONNX and torch different answers: the branch is fixed at export."""
+
+    def forward(self, x):
+        return x + (0.0 if torch.compiler.is_exporting() else 1.0)
+
+
+def test_export_is_refused_where_onnx_differs(tmp_path):
+    with pytest.raises(ClassifierError, match="differ by"):
+        export_onnx(_Unlike(), tmp_path / "m.onnx", example=torch.zeros(2, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_imagenet_answers_without_training():
+    clf = Classifier.load("imagenet")
+    assert len(clf.classes) == 1000
+    pixels = np.zeros((clf.spec.num_frames, 224, 224, 3), np.uint8)
+    assert clf.logits([Clip(pixels, np.arange(clf.spec.num_frames) / 2)]).shape == (1, 1000)
