@@ -1,8 +1,8 @@
 """Clips a second: 16 frames at 224x224 from every fifth clip of ``fight/``, Vidette beside the usual decoders.
 
-Every contender takes the same 60 files and gives uint8 (16, 224, 224, 3) RGB of frames equally spaced over the
-clip, first and last included, each used as its own documentation advises. They take turns in one run, in an order
-that rotates from round to round; the figures are medians over the rounds.
+Every contender takes the same 60 files and gives uint8 (16, 224, 224, 3) RGB of frames equally spaced over
+the clip, first and last included, each used as its own documentation advises. They take turns in one run, in an
+order that rotates from round to round; the figures are medians over the rounds.
 
     VIDETTE_DATA=../shared/data python benchmarks/sampling.py [--rounds 5] [--only vidette opencv]
 """

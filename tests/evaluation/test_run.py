@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidette.data.cache import ClipCache
 from vidette.data.manifest import LabelledClip
-from vidette.errors import InputMismatchError, SettingError, TruncatedVideoError
+from vidette.errors import InputMismatchError, MissingVideoError, SettingError, TruncatedVideoError
 from vidette.evaluation import run
 from vidette.evaluation.run import evaluate
+from vidette.prediction.files import predict_file
 from vidette.video.clip import Clip, ClipSpec, SpanRange
+from vidette.video.writer import write_video
 
 SPEC = ClipSpec(num_frames=8, height=8, width=8, trained_spans=SpanRange(0.9, 1.0, 1.1))
 
@@ -107,6 +110,23 @@ def test_windows_of_a_clip_count_as_one_answer(fake_classifier, given, monkeypat
     assert found.predictions.logits[0] == pytest.approx((2 * fall + rise) / 3, abs=1e-5)
 
 
+def test_a_clip_with_one_damaged_window_is_left_out_whole(fake_classifier, given, monkeypatch):
+    clips, cache = given
+    spec = ClipSpec(num_frames=8, height=8, width=8, sampling="window", fps=7.0)
+    cache.clips["broken"] = TruncatedVideoError("fall/0.mp4", "breaks off")
+
+    def expand(labelled, _):
+        (clip,) = labelled
+        names = [clip.path.name, "broken"] if clip is clips[0] else [clip.path.name]
+        return [LabelledClip(clip.path.with_name(n), clip.label, clip.group, part_of=clip.name) for n in names]
+
+    monkeypatch.setattr(run, "expand_windows", expand)
+    found = evaluate(fake_classifier(spec), clips, cache=cache, on_damage="skip")
+    assert found.clips == tuple(clips[1:])
+    assert len(found.skipped) == 1
+    assert found.skipped[0].startswith(clips[0].name)
+
+
 def test_labels_that_the_classifier_lacks_are_all_named_with_the_nearest(fake_classifier, given):
     clips, cache = given
     strange = [LabelledClip(Path("x.mp4"), "rises"), LabelledClip(Path("y.mp4"), "zoom")]
@@ -164,3 +184,30 @@ def test_to_dict_is_json_with_the_same_numbers(fake_classifier, given):
     assert plain["split"] == "test"
     assert plain["metrics"]["accuracy"] == found.metrics.accuracy
     assert plain["consistency"]["order_gap"] == found.consistency.order_gap
+
+
+def test_real_files_get_the_answer_that_prediction_gives_them(fake_classifier, tmp_path):
+    levels = np.concatenate([np.linspace(200, 60, 40), np.linspace(60, 240, 33)])
+    path = write_video(tmp_path / "a.mp4", (np.full((32, 32, 3), level, np.uint8) for level in levels), fps=12)
+    labelled = [LabelledClip(path, "rise")]
+    window = ClipSpec(num_frames=8, height=16, width=16, sampling="window", fps=12.0)
+    for spec in (window, ClipSpec(num_frames=8, height=16, width=16)):
+        classifier = fake_classifier(spec)
+        found = evaluate(classifier, labelled, cache=ClipCache(tmp_path / "cache"))
+        predicted = predict_file(classifier, path)
+        assert (predicted.aggregation == "mean_windows") == (spec is window)
+        expected = classifier.probabilities(found.predictions.logits)[0]
+        assert predicted.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("sampling", [{}, {"sampling": "window", "fps": 7.0}])
+def test_a_file_that_is_gone_is_skipped_when_told(fake_classifier, tmp_path, sampling):
+    path = write_video(tmp_path / "a.mp4", [np.zeros((32, 32, 3), np.uint8)] * 30, fps=12)
+    clips = [LabelledClip(path, "rise"), LabelledClip(tmp_path / "gone.mp4", "fall")]
+    classifier = fake_classifier(ClipSpec(num_frames=8, height=16, width=16, **sampling))
+    cache = ClipCache(tmp_path / "cache")
+    with pytest.raises(MissingVideoError):
+        evaluate(classifier, clips, cache=cache)
+    found = evaluate(classifier, clips, cache=cache, on_damage="skip")
+    assert found.metrics.n == 1
+    assert "gone.mp4" in found.skipped[0]

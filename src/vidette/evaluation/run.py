@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         classifier: What to score.
-        clips: Labelled clips; clips of one group count as one draw for the intervals.
+        clips: Labelled clips, not yet cut into windows; those of one group are one draw for the intervals.
         cache: Where decoded clips are.
         batch_size: Clips answered at once.
         split_name: Name of the set, for the report.
@@ -108,13 +108,13 @@ def evaluate(
     if on_damage not in ("raise", "skip"):
         raise SettingError(f"on_damage is {on_damage!r}; expected raise or skip")
     _check_labels(clips, classifier.classes)
-    windows, units = _windows_of(clips, classifier.spec)
+    tally, skip = _Tally(), on_damage == "skip"
+    windows, units = _windows_of(clips, classifier.spec, tally=tally, skip=skip)
     chosen = _probed_windows(units) if consistency else frozenset[int]()
-    tally = _Tally()
     loaded = _load_all(cache, windows, classifier.spec, ahead=2 * batch_size)
     done = 0
     while batch := list(itertools.islice(loaded, batch_size)):
-        _answer(classifier, batch, units=units, chosen=chosen, tally=tally, skip=on_damage == "skip")
+        _answer(classifier, batch, units=units, chosen=chosen, tally=tally, skip=skip)
         done += len(batch)
         if on_progress is not None:
             on_progress(done, len(windows))
@@ -133,12 +133,20 @@ def _check_labels(clips: Sequence[LabelledClip], classes: Sequence[str]) -> None
         )
 
 
-def _windows_of(clips: Sequence[LabelledClip], spec: ClipSpec) -> tuple[list[LabelledClip], list[int]]:
+def _windows_of(
+    clips: Sequence[LabelledClip], spec: ClipSpec, *, tally: _Tally, skip: bool
+) -> tuple[list[LabelledClip], list[int]]:
     """Cut clips into the windows of a ``"window"`` spec; with each, the index of the clip that it is of."""
     windows: list[LabelledClip] = []
     units: list[int] = []
     for unit, clip in enumerate(clips):
-        parts = expand_windows([clip], spec)
+        try:
+            parts = expand_windows([clip], spec)
+        except VideoError as error:
+            if not skip:
+                raise
+            tally.faults[unit] = str(error)
+            continue
         windows += parts
         units += [unit] * len(parts)
     return windows, units

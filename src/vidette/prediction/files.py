@@ -307,9 +307,15 @@ def _plan(video: Video, spec: ClipSpec, stride_seconds: float | None) -> _Plan:
         return _Plan("whole", end_seconds, span, None, period)
     if span is None or (span <= 0 and not by_frame):
         raise SettingError("this classifier has no span to cut windows by; leave stride_seconds out")
-    stride = stride_seconds or (_FRAME_STRIDE_SECONDS if by_frame else span / 2)
+    stride = stride_seconds or _default_stride_seconds(spec, span)
     aggregation = "mean_windows" if by_frame or by_window or long else "whole"
     return _Plan(aggregation, end_seconds, span, stride, period)
+
+
+def _default_stride_seconds(spec: ClipSpec, span_seconds: float) -> float:
+    if spec.fps is not None:
+        return spec.num_frames / spec.fps / 2  # as evaluation cuts its windows, so that both give one answer
+    return span_seconds / 2 if spec.num_frames > 1 else _FRAME_STRIDE_SECONDS
 
 
 def _answer_whole(classifier: Classifier, video: Video, plan: _Plan) -> _Answer:

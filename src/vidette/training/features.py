@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vidette.classifier.onnx import export_onnx
 from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
-from vidette.data.cache import ArrayStore, ClipCache, clip_key
+from vidette.data.cache import ClipCache, clip_key
 from vidette.data.manifest import LabelledClip
+from vidette.data.store import ArrayStore
 from vidette.models.base import FrameModel
 from vidette.video.clip import ClipSpec
 from vidette.video.transforms import clip_tensor
@@ -51,7 +52,7 @@ class FeatureStore:
             scorer = self._scorer(Path(scratch))
             for done, (clip, key) in enumerate(missing, start=1):
                 x = clip_tensor([self.cache.load(clip, self.spec)], self.spec)
-                self.store.save(key, scorer(x)[0].cpu().numpy())
+                self.store.save(key, [scorer(x)[0].cpu().numpy()])
                 if on_progress:
                     on_progress(done, len(missing))
         return len(missing)
@@ -66,9 +67,11 @@ class FeatureStore:
     def load(self, clip: LabelledClip) -> Tensor:
         """Return one clip's features, ``(T, D, g, g)``, computing them if they are not there."""
         key = clip_key(clip, self.spec, memo=self.cache.memo)
-        if not self.store.has(key):
+        arrays = self.store.load(key)
+        while arrays is None:
             self.prepare([clip])
-        return torch.from_numpy(self.store.load(key))
+            arrays = self.store.load(key)
+        return torch.from_numpy(arrays[0])
 
 
 def _backbone_key(model: FrameModel, spec: ClipSpec) -> str:

@@ -40,8 +40,7 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     """Open a file and choose its video stream (the first that is not a cover picture).
 
     Raises:
-        MissingVideoError, EmptyVideoError, NoVideoStreamError, TruncatedVideoError, UnreadableVideoError: As the
-            error tree says.
+        VideoError: One of its kinds: missing, empty, no video stream, truncated, unreadable.
     """
     _check_file(path)
     try:
@@ -89,6 +88,7 @@ class PacketScan:
         pts: Presentation times in units of the stream's time base; None where a packet has none.
         dts: Decoding times, likewise.
         keys: Positions of the packets where decoding can start, ascending.
+        key_pts: Their presentation times.
         packets: The packets themselves, or None when they are too many to keep.
         breaks_inside: The container could not be read to its end, or its last packet is cut short.
     """
@@ -96,11 +96,12 @@ class PacketScan:
     pts: tuple[int | None, ...]
     dts: tuple[int | None, ...]
     keys: tuple[int, ...]
+    key_pts: tuple[int, ...]
     packets: tuple[Packet[VideoStream], ...] | None
     breaks_inside: bool
 
     def display_pts(self) -> np.ndarray | None:
-        """Return int64 ``(F,)`` ascending times at which frames are promised, or None if they cannot be told."""
+        """Return int64 ``(F,)``, the ascending times of the promised frames; None if packets do not tell."""
         known = [pts for pts in self.pts if pts is not None]
         if len(known) < len(self.pts) or len(set(known)) < len(known) or not known or self.keys[:1] != (0,):
             return None
@@ -108,8 +109,7 @@ class PacketScan:
 
     def start_of(self, pts: int) -> int:
         """Return the position of the last key packet shown at or before ``pts``, else 0."""
-        shown = [self.pts[key] or 0 for key in self.keys]
-        return self.keys[max(bisect.bisect_right(shown, pts) - 1, 0)]
+        return self.keys[max(bisect.bisect_right(self.key_pts, pts) - 1, 0)]
 
 
 def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
@@ -134,7 +134,8 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     except av.FFmpegError:
         broken = True
     packets = None if held is None else tuple(held)
-    return PacketScan(tuple(pts), tuple(dts), tuple(keys), packets, broken)
+    key_pts = tuple(pts[key] or 0 for key in keys)
+    return PacketScan(tuple(pts), tuple(dts), tuple(keys), key_pts, packets, broken)
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

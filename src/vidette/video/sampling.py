@@ -102,7 +102,7 @@ def window_starts(*, duration_seconds: float, span_seconds: float, stride_second
         stride_seconds: From one window's start to the next one's; above 0.
 
     Returns:
-        float64 ``(W,)``, W at least 1: every window that fits, and one more that reaches the end when they do not.
+        float64 ``(W,)``, W at least 1: every window that fits, and one more if none of them reaches the end.
         A source shorter than one span has the one window at 0.
 
     Raises:
@@ -127,9 +127,9 @@ def window_starts(*, duration_seconds: float, span_seconds: float, stride_second
 class WindowCutter:
     """Cuts a stream of frames into clips, one window every stride; a file is a stream that ends.
 
-    Window ``k`` starts with the first frame at or after ``k * stride_seconds`` and lasts ``span_seconds``; its T
-    frames are those on display at T equally spaced times, so dropped frames do not stretch it. It comes out as soon
-    as a frame at or after its end arrives. The frames of one span are held, never more.
+    Window ``k`` starts with the first frame at or after ``k * stride_seconds`` and lasts ``span_seconds``; its
+    T frames are those on display at T equally spaced times, so dropped frames do not stretch it. It comes out as
+    soon as a frame at or after its end arrives. The frames of one span are held, and no more.
 
     Args:
         spec: What a clip is; frames must come at its size.
@@ -253,7 +253,7 @@ def _checked_span(spec: ClipSpec, *, stride_seconds: float, span_seconds: float 
     if spec.sampling == "window" and own is not None:
         if span_seconds is not None and abs(span_seconds - own) > TOLERANCE_SECONDS:
             raise SettingError(
-                f"span_seconds is {span_seconds:g} but the spec's window lasts {own:g} s; leave span_seconds out"
+                f"span_seconds is {span_seconds:g} but the spec's window lasts {own:g} s; leave it out"
             )
         return own
     span = own if span_seconds is None else span_seconds

@@ -22,8 +22,8 @@ __all__ = ["Augmentation", "FrameResizer", "augment", "clip_tensor", "pixels_ten
 class FrameResizer:
     """Brings a picture to the spec's size in one pass of swscale; keep one for a source.
 
-    Sampling is bilinear with a filter as wide as the reduction, so shrinking does not alias. A rotation that the
-    frame carries (a telephone held upright) is applied.
+    Sampling is bilinear with a filter as wide as the reduction, so shrinking does not alias. A rotation that
+    the frame carries (a telephone held upright) is applied.
 
     Args:
         spec: Its ``height``, ``width`` and ``resize`` rule are used.
@@ -86,7 +86,7 @@ def _wrapped(pixels: np.ndarray) -> av.VideoFrame:
 def _plane(frame: av.VideoFrame) -> np.ndarray:
     """View the pixels of an rgb24 frame as ``(H, W, 3)``."""
     plane = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 
@@ -154,10 +154,10 @@ def pixels_tensor(pixels: np.ndarray | torch.Tensor, spec: ClipSpec) -> torch.Te
     import torch
 
     tensor = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
-    size = (spec.height, spec.width, 3)
-    if tensor.dtype != torch.uint8 or tensor.ndim != 5 or tuple(tensor.shape[2:]) != size:
+    rest = (spec.height, spec.width, 3)
+    if tensor.dtype != torch.uint8 or tensor.ndim != 5 or tuple(tensor.shape[2:]) != rest:
         raise InputMismatchError(
-            f"pixels are {tensor.dtype} {tuple(tensor.shape)}; expected torch.uint8 (N, T, {', '.join(map(str, size))})"
+            f"pixels are {tensor.dtype} {tuple(tensor.shape)}; expected torch.uint8 (N, T, *{rest})"
         )
     planes = tensor.permute(0, 1, 4, 2, 3)
     if spec.channel_order == "BGR":
@@ -195,7 +195,7 @@ def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.ran
     Args:
         pixels: uint8 ``(T, H, W, 3)``, RGB.
         augmentation: How far to go.
-        generator: Where the randomness comes from; always five draws and three colours, whatever is switched on.
+        generator: Where the randomness comes from; it always gives eight numbers, whatever is switched on.
 
     Returns:
         uint8 ``(T, H, W, 3)``.
@@ -211,7 +211,7 @@ def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.ran
 
 
 def _cropped(pixels: np.ndarray, draws: np.ndarray, *, scale_min: float) -> np.ndarray:
-    """Cut one box of a random area, shape (3:4 to 4:3) and place out of all frames, and bring it back to size."""
+    """Cut one box of a random area, shape (3:4 to 4:3) and place out of all frames, brought back to size."""
     import torch
     from torch.nn import functional as F
 

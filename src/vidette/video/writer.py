@@ -214,7 +214,6 @@ class _Encoder:
         context.time_base = time_base
         context.thread_count = num_threads
         context.colorspace, context.color_range = Colorspace.SMPTE170M, ColorRange.MPEG
-        self._frame_ticks = max(1, round(1 / (rate * time_base)))
         self._time_base = time_base
         self._last_ticks = -1
         self._reformatter = VideoReformatter()
@@ -233,7 +232,6 @@ class _Encoder:
         )
         self._last_ticks = max(ticks, self._last_ticks + 1)
         frame.pts, frame.time_base = self._last_ticks, self._time_base
-        frame.duration = self._frame_ticks
         self._container.mux(self._stream.encode(frame))
 
     def __exit__(self, kind: object, *_: object) -> None:

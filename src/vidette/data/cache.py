@@ -1,0 +1,232 @@
+"""Decoded clips kept on disk: the second epoch and the second run decode nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import platformdirs
+
+from vidette.data.manifest import LabelledClip
+from vidette.data.store import ArrayStore, ContentMemo
+from vidette.errors import ManifestError, SettingError, StorageError, VideoError
+from vidette.video.clip import Clip, ClipSpec, SpanRange
+from vidette.video.reader import open_video
+from vidette.video.sampling import window_starts
+
+__all__ = ["ClipCache", "PrepareReport", "clip_key", "expand_windows", "read_labelled"]
+
+_LISTED = 10
+_ROOM = 64 << 20
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What preparing clips came to.
+
+    Attributes:
+        num_clips: Clips that are ready.
+        num_decoded: Of these, decoded now.
+        num_cached: Of these, there before.
+        repeated_frames: Frames that stand in for time after a clip's end.
+        skipped: Clips that could not be read, each with its reason.
+        spans: Shortest, median and longest time from a clip's first to its last chosen frame; None without clips.
+    """
+
+    num_clips: int
+    num_decoded: int
+    num_cached: int
+    repeated_frames: int
+    skipped: tuple[str, ...]
+    spans: SpanRange | None
+
+
+def read_labelled(clip: LabelledClip, spec: ClipSpec) -> Clip:
+    """Decode a labelled clip.
+
+    Raises:
+        VideoError: The file cannot be read.
+    """
+    with open_video(clip.path) as video:
+        return video.clip(spec, start_seconds=clip.start_seconds, stop_seconds=clip.stop_seconds)
+
+
+def clip_key(clip: LabelledClip, spec: ClipSpec, *, memo: ContentMemo) -> str:
+    """Return the key of a clip's pixels: content of the file, part of it, and the spec's pixel rules."""
+    parts = (memo.digest(clip.path), spec.pixel_key, clip.start_seconds, clip.stop_seconds)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+class ClipCache:
+    """Clips under a spec, decoded once.
+
+    Args:
+        folder: Its place; ``$VIDETTE_CACHE`` or the user's cache folder by default.
+        read: Decodes one clip; a seam for tests.
+    """
+
+    def __init__(
+        self, folder: str | Path | None = None, *, read: Callable[[LabelledClip, ClipSpec], Clip] = read_labelled
+    ) -> None:
+        self.folder = Path(folder or os.environ.get("VIDETTE_CACHE") or platformdirs.user_cache_path("vidette"))
+        self.memo = ContentMemo(self.folder / "digests.jsonl")
+        self._store = ArrayStore(self.folder / "clips")
+        self._read = read
+
+    def __repr__(self) -> str:
+        return f"ClipCache({self.folder})"
+
+    def load(self, clip: LabelledClip, spec: ClipSpec) -> Clip:
+        """Return a clip, decoding and keeping it if it is not there.
+
+        Raises:
+            VideoError: The file cannot be read.
+            StorageError: The disk is full.
+        """
+        key = clip_key(clip, spec, memo=self.memo)
+        return self._load(key) or self._decode(key, clip, spec)
+
+    def _load(self, key: str) -> Clip | None:
+        arrays = self._store.load(key)
+        if arrays is None or len(arrays) != 3:
+            return None
+        pixels, seconds, repeated = arrays
+        return Clip(pixels, seconds, int(repeated))
+
+    def _decode(self, key: str, clip: LabelledClip, spec: ClipSpec) -> Clip:
+        decoded = self._read(clip, spec)
+        self._store.save(key, [decoded.pixels, decoded.seconds, np.array(decoded.repeated)])
+        return decoded
+
+    def bytes_needed(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> int:
+        """Return how much disk the clips that are not there yet will take."""
+        missing = sum(not self._store.has(clip_key(clip, spec, memo=self.memo)) for clip in clips)
+        return missing * spec.num_frames * (spec.height * spec.width * 3 + 8)
+
+    def prepare(
+        self,
+        clips: Sequence[LabelledClip],
+        spec: ClipSpec,
+        *,
+        num_workers: int | None = None,
+        on_damage: Literal["raise", "skip"] = "raise",
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> PrepareReport:
+        """Decode what is not there yet, several clips at once; an interrupted call goes on where it was.
+
+        Args:
+            clips: What is wanted.
+            spec: Under which spec.
+            num_workers: Clips decoded at once, in threads; one a core by default.
+            on_damage: ``"raise"`` tells of all unreadable clips in one error after the others are ready;
+                ``"skip"`` lists them in the report.
+            on_progress: Called with (clips done, clips in all).
+
+        Raises:
+            ManifestError: Clips cannot be read and ``on_damage`` is ``"raise"``.
+            StorageError: There is too little room, or the disk filled up.
+        """
+        if on_damage not in ("raise", "skip"):
+            raise SettingError(f"on_damage is {on_damage!r}; expected raise or skip")
+        self._check_room(clips, spec)
+        results: dict[int, tuple[float, int, bool]] = {}
+        faults: dict[int, str] = {}
+        pool = ThreadPoolExecutor(num_workers or os.cpu_count() or 1)
+        try:
+            numbers = {pool.submit(self._ready, clip, spec): i for i, clip in enumerate(clips)}
+            for done, future in enumerate(as_completed(numbers), start=1):
+                try:
+                    results[numbers[future]] = future.result()
+                except VideoError as error:
+                    faults[numbers[future]] = str(error)
+                if on_progress:
+                    on_progress(done, len(clips))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if faults and on_damage == "raise":
+            raise ManifestError(_all_faults(faults, len(clips)))
+        return _report(results, faults)
+
+    def _ready(self, clip: LabelledClip, spec: ClipSpec) -> tuple[float, int, bool]:
+        """Make one clip ready; return its span in seconds, repeated frames, and whether it was decoded now."""
+        key = clip_key(clip, spec, memo=self.memo)
+        there = self._load(key)
+        ready = there or self._decode(key, clip, spec)
+        return ready.span_seconds, ready.repeated, there is None
+
+    def _check_room(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> None:
+        needed = self.bytes_needed([clip for clip in clips if clip.path.is_file()], spec)
+        place = next(folder for folder in (self.folder, *self.folder.resolve().parents) if folder.exists())
+        free = shutil.disk_usage(place).free
+        if needed and needed + _ROOM > free:
+            raise StorageError(
+                f"decoded clips need {needed / 1e6:,.0f} MB in {self.folder}, but {free / 1e6:,.0f} MB are free; free "
+                "some space, choose another place with the environment variable VIDETTE_CACHE, or a smaller --size"
+            )
+
+
+def _all_faults(faults: dict[int, str], total: int) -> str:
+    listed = "\n".join(f"  {faults[i]}" for i in sorted(faults)[:_LISTED])
+    more = f"\n  and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    return f"{len(faults)} of {total} clips cannot be read; repair them or take them out:\n{listed}{more}"
+
+
+def _report(results: dict[int, tuple[float, int, bool]], faults: dict[int, str]) -> PrepareReport:
+    spans = np.array([span for span, _, _ in results.values()])
+    decoded = sum(now for _, _, now in results.values())
+    return PrepareReport(
+        num_clips=len(results),
+        num_decoded=decoded,
+        num_cached=len(results) - decoded,
+        repeated_frames=sum(repeated for _, repeated, _ in results.values()),
+        skipped=tuple(faults[i] for i in sorted(faults)),
+        spans=SpanRange(float(spans.min()), float(np.median(spans)), float(spans.max())) if len(spans) else None,
+    )
+
+
+def expand_windows(clips: Sequence[LabelledClip], spec: ClipSpec) -> list[LabelledClip]:
+    """Return the clips themselves for a ``"whole"`` spec; for a ``"window"`` spec all windows of each clip.
+
+    Windows follow each other at half a span, and the last reaches the clip's end; a clip shorter than a span is
+    one window. Each window knows the clip that it is ``part_of``.
+
+    Raises:
+        VideoError: A file cannot be opened.
+    """
+    if spec.sampling == "whole" or spec.fps is None:
+        return list(clips)
+    windows: list[LabelledClip] = []
+    for clip in clips:
+        begin = clip.start_seconds or 0.0
+        end = clip.stop_seconds if clip.stop_seconds is not None else _duration(clip.path)
+        span = spec.num_frames / spec.fps
+        starts = window_starts(duration_seconds=end - begin, span_seconds=span, stride_seconds=span / 2)
+        for start in np.round(begin + starts, 6).tolist():
+            stop = round(min(start + span, end), 6)
+            windows.append(dataclasses.replace(clip, start_seconds=start, stop_seconds=stop, part_of=clip.name))
+    return windows
+
+
+def _duration(path: Path) -> float:
+    try:
+        stat = path.stat()
+    except OSError:
+        return _duration_of(path, 0, 0)
+    return _duration_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=65536)
+def _duration_of(path: Path, size: int, changed: int) -> float:
+    """Return a file's duration in seconds, read once for each state of the file."""
+    del size, changed
+    with open_video(path) as video:
+        return video.info.duration_seconds
