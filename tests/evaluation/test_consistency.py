@@ -29,6 +29,8 @@ def test_a_classifier_that_uses_order_loses_when_frames_are_shuffled(fake_classi
     assert found.order_gap == pytest.approx(1.0 - found.shuffled_accuracy)
     assert found.order_gap > 0.25
     assert found.order_gap_interval.low > 0.1
+    assert found.frame_gap == pytest.approx(0.5)
+    assert found.frame_gap_interval.low > 0.2
     assert found.frame_accuracy == pytest.approx(0.5)
     assert found.frame_vote_accuracy == pytest.approx(0.5)
     order, frames = found.reading()
@@ -118,6 +120,14 @@ def test_few_groups_cannot_tell(fake_classifier, ramps):
     found = probe(fake_classifier(SPEC), ramps(), LABELS, groups=["one"] * 40)
     assert not found.order_gap_interval.defined
     assert found.undefined["order_gap_interval"]
+    assert found.undefined["frame_gap_interval"]
+    assert all("too few clips to tell" in sentence for sentence in found.reading())
+
+
+def test_a_handful_of_clips_cannot_tell(fake_classifier, ramps):
+    labels = [*LABELS[:6], *(1 - label for label in LABELS[6:12])]  # half of the answers are wrong
+    found = probe(fake_classifier(SPEC), ramps()[:12], labels)
+    assert all("too few clips to tell" in sentence for sentence in found.reading())
 
 
 def test_to_dict_is_json(fake_classifier, ramps):

@@ -18,7 +18,7 @@ from vidette.evaluation.run import Evaluation
 from vidette.video.clip import Clip
 
 NASTY = "<script>alert('x')</script>&$x_1$"
-USES_ORDER = Consistency(40, 0.9, 0.4, 0.5, 0.45, 0.5, 0.4, Interval(0.3, 0.5), 4, 3)
+USES_ORDER = Consistency(40, 0.9, 0.4, 0.5, 0.45, 0.5, 0.4, Interval(0.3, 0.5), 0.4, Interval(0.2, 0.6), 4, 3)
 
 
 def evaluation(

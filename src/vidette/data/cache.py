@@ -39,7 +39,8 @@ class PrepareReport:
         num_cached: Of these, there before.
         repeated_frames: Frames that stand in for time after a clip's end.
         skipped: Clips that could not be read, each with its reason.
-        spans: Shortest, median and longest time from a clip's first to its last chosen frame; None without clips.
+        spans: Shortest, median and longest time from a clip's first chosen frame to its last; None without
+            clips.
     """
 
     num_clips: int
@@ -75,7 +76,10 @@ class ClipCache:
     """
 
     def __init__(
-        self, folder: str | Path | None = None, *, read: Callable[[LabelledClip, ClipSpec], Clip] = read_labelled
+        self,
+        folder: str | Path | None = None,
+        *,
+        read: Callable[[LabelledClip, ClipSpec], Clip] = read_labelled,
     ) -> None:
         self.folder = Path(folder or os.environ.get("VIDETTE_CACHE") or platformdirs.user_cache_path("vidette"))
         self.memo = ContentMemo(self.folder / "digests.jsonl")
@@ -169,8 +173,9 @@ class ClipCache:
         free = shutil.disk_usage(place).free
         if needed and needed + _ROOM > free:
             raise StorageError(
-                f"decoded clips need {needed / 1e6:,.0f} MB in {self.folder}, but {free / 1e6:,.0f} MB are free; free "
-                "some space, choose another place with the environment variable VIDETTE_CACHE, or a smaller --size"
+                f"decoded clips need {needed / 1e6:,.0f} MB in {self.folder}, but"
+                f" {free / 1e6:,.0f} MB are free; free some space, choose another place with the environment"
+                " variable VIDETTE_CACHE, or a smaller --size"
             )
 
 
@@ -189,7 +194,9 @@ def _report(results: dict[int, tuple[float, int, bool]], faults: dict[int, str])
         num_cached=len(results) - decoded,
         repeated_frames=sum(repeated for _, repeated, _ in results.values()),
         skipped=tuple(faults[i] for i in sorted(faults)),
-        spans=SpanRange(float(spans.min()), float(np.median(spans)), float(spans.max())) if len(spans) else None,
+        spans=SpanRange(float(spans.min()), float(np.median(spans)), float(spans.max()))
+        if len(spans)
+        else None,
     )
 
 
@@ -197,18 +204,19 @@ def expand_windows(clips: Sequence[LabelledClip], spec: ClipSpec) -> list[Labell
     """Return the clips themselves for a ``"whole"`` spec; for a ``"window"`` spec all windows of each clip.
 
     Windows follow each other at half a span, and the last reaches the clip's end; a clip shorter than a span is
-    one window. Each window knows the clip that it is ``part_of``.
-
-    Raises:
-        VideoError: A file cannot be opened.
+    one window. Each window knows the clip that it is ``part_of``. A clip whose file cannot be opened, or ends
+    before the clip begins, stays as it is: reading it tells what is wrong, together with all other faults.
     """
     if spec.sampling == "whole" or spec.fps is None:
         return list(clips)
     windows: list[LabelledClip] = []
+    span = spec.num_frames / spec.fps
     for clip in clips:
         begin = clip.start_seconds or 0.0
-        end = clip.stop_seconds if clip.stop_seconds is not None else _duration(clip.path)
-        span = spec.num_frames / spec.fps
+        end = _end_seconds(clip)
+        if end <= begin:
+            windows.append(clip)
+            continue
         starts = window_starts(duration_seconds=end - begin, span_seconds=span, stride_seconds=span / 2)
         for start in np.round(begin + starts, 6).tolist():
             stop = round(min(start + span, end), 6)
@@ -216,12 +224,14 @@ def expand_windows(clips: Sequence[LabelledClip], spec: ClipSpec) -> list[Labell
     return windows
 
 
-def _duration(path: Path) -> float:
+def _end_seconds(clip: LabelledClip) -> float:
+    """Return where a clip ends, not after its file does; 0 where the file cannot be opened."""
     try:
-        stat = path.stat()
-    except OSError:
-        return _duration_of(path, 0, 0)
-    return _duration_of(path, stat.st_size, stat.st_mtime_ns)
+        stat = clip.path.stat()
+        duration = _duration_of(clip.path, stat.st_size, stat.st_mtime_ns)
+    except (OSError, VideoError):
+        return 0.0
+    return duration if clip.stop_seconds is None else min(clip.stop_seconds, duration)
 
 
 @functools.lru_cache(maxsize=65536)

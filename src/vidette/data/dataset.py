@@ -21,8 +21,8 @@ __all__ = ["ClipDataset"]
 class ClipDataset(Dataset[tuple[Tensor, int]]):
     """Clips with their labels: items ``(uint8 (T, H, W, 3), label)``.
 
-    A clip and its label are one value, so that a clip left out takes its label along. Augmentation is drawn from
-    (seed, epoch, index) alone, and changes every frame of a clip in the same way.
+    A clip and its label are one value, so that a clip left out takes its label along. Augmentation is drawn
+    from (seed, epoch, index) alone, and changes every frame of a clip in the same way.
 
     Args:
         clips: The labelled clips.

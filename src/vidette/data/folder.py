@@ -22,7 +22,10 @@ __all__ = [
 ]
 
 VIDEO_ENDINGS = frozenset(
-    f".{ending}" for ending in "mp4 m4v mov avi mkv webm mpg mpeg wmv flv gif webp ts 3gp ogv".split()
+    {
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
+        *(".gif", ".webp", ".ts", ".3gp", ".ogv"),
+    }
 )
 SPLIT_NAMES = {
     "train": "train",
@@ -76,7 +79,8 @@ def scan_folder(source: Path) -> FolderScan:
         for place, file in files
         if _is_video(file)
     )
-    loose = _visible_files(source)
+    above = [source, *(source / name for name in folders if by_split)]
+    loose = [file for folder in above for file in _visible_files(folder)]
     if not videos:
         raise ManifestError(_no_videos(source, folders, loose))
     others = [file for _, file in files if not _is_video(file)]

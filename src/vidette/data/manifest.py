@@ -108,8 +108,8 @@ class Manifest:
 
     def with_splits(self, *, train: Sequence[int], validation: Sequence[int], test: Sequence[int]) -> Manifest:
         """Return the manifest with its split column as given; clips in no set get none."""
-        named = {i: "train" for i in train}
-        named |= {i: "validation" for i in validation} | {i: "test" for i in test}
+        named = dict.fromkeys(train, "train")
+        named |= dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
         clips = (dataclasses.replace(clip, split=named.get(i)) for i, clip in enumerate(self.clips))
         return dataclasses.replace(self, clips=tuple(clips))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ __all__ = ["FoldStrategy", "Split", "SplitPlan", "make_folds", "split_manifest"]
 
 FoldStrategy = Literal["column", "grouped", "stratified", "leave_one_group_out"]
 _TRIES = 20
+_MISSING = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Split:
                 raise SplitError(f"split {self.name}: no clip is left for {part}; add clips or groups")
 
     def __repr__(self) -> str:
-        return f"Split({self.name}: {len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test)"
+        sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
+        return f"Split({self.name}: {sizes})"
 
 
 @dataclass(frozen=True)
@@ -94,25 +97,31 @@ def split_manifest(manifest: Manifest, plan: SplitPlan) -> Split:
         >>> split_manifest(Manifest(Path("."), clips, ("a", "b")), SplitPlan())
         Split(stratified: 13 train, 3 validation, 4 test)
     """
+    _check_classes(manifest)
     strategy = _strategy(manifest, plan)
     if strategy == "column":
         return _column_split(manifest, plan)
     everything = list(range(len(manifest.clips)))
     by_group = strategy == "grouped"
-    rest, test = _carve(manifest, everything, plan.test_fraction, by_group=by_group, seed=plan.seed, what="test")
+    rest, test = _carve(manifest, everything, plan.test_fraction, by_group=by_group, seed=plan.seed, sides=3)
     share = plan.validation_fraction / (1 - plan.test_fraction)
-    train, validation = _carve(manifest, rest, share, by_group=by_group, seed=plan.seed, what="validation")
+    train, validation = _carve(manifest, rest, share, by_group=by_group, seed=plan.seed, sides=2)
     return _warned(manifest, Split(strategy, tuple(train), tuple(validation), tuple(test)))
 
 
-def _strategy(manifest: Manifest, plan: SplitPlan) -> Literal["grouped", "stratified", "column"]:
+def _check_classes(manifest: Manifest) -> None:
     if len(manifest.classes) < 2:
-        raise SplitError(f"{manifest.source} has one class only ({', '.join(manifest.classes)}); expected two or more")
+        raise SplitError(
+            f"{manifest.source} has one class only ({', '.join(manifest.classes)}); expected two or more"
+        )
+
+
+def _strategy(manifest: Manifest, plan: SplitPlan) -> Literal["grouped", "stratified", "column"]:
     if plan.strategy != "auto":
         if plan.strategy == "grouped" and not manifest.has_groups:
             raise SplitError(
-                f"{manifest.source} has no groups to split by; add a group column, name them with --group-from, "
-                "or use --split stratified"
+                f"{manifest.source} has no groups to split by; add a group column, name them with --group-from,"
+                " or use --split stratified"
             )
         return plan.strategy
     if any(clip.split for clip in manifest.clips):
@@ -127,99 +136,141 @@ def _column_split(manifest: Manifest, plan: SplitPlan) -> Split:
             sets[clip.split].append(i)
     for name in ("train", "test"):
         if not sets[name]:
-            raise SplitError(f"{manifest.source}: no clip has split {name!r}; fill the split column or use another --split")
+            raise SplitError(
+                f"{manifest.source}: no clip has split {name!r}; fill the split column or use another --split"
+            )
     if not sets["validation"]:
         share = plan.validation_fraction / (1 - plan.test_fraction)
         sets["train"], sets["validation"] = _carve(
-            manifest, sets["train"], share, by_group=manifest.has_groups, seed=plan.seed, what="validation"
+            manifest, sets["train"], share, by_group=manifest.has_groups, seed=plan.seed, sides=2
         )
     split = Split("column", tuple(sets["train"]), tuple(sets["validation"]), tuple(sets["test"]))
     return _warned(manifest, split)
 
 
 def _carve(
-    manifest: Manifest, indices: Sequence[int], fraction: float, *, by_group: bool, seed: int, what: str
+    manifest: Manifest, indices: Sequence[int], fraction: float, *, by_group: bool, seed: int, sides: int
 ) -> tuple[list[int], list[int]]:
-    """Return (rest, taken): ``taken`` is about ``fraction`` of ``indices``, classes in proportion."""
+    """Return (rest, taken): ``taken`` is about ``fraction`` of ``indices``, every class on both sides.
+
+    ``sides`` is how many sets the indices are still to be divided into, this one included: 3 when the test set
+    is taken, 2 when the validation set is.
+    """
     labels = np.array([manifest.clips[i].label for i in indices])
     if by_group:
-        return _carve_groups(manifest, indices, labels, fraction, seed=seed, what=what)
-    _check_counts(Counter(labels.tolist()), len(manifest.classes), what=what)
-    count = max(len(set(labels.tolist())), round(fraction * len(indices)))
-    rest, taken = train_test_split(list(indices), test_size=count, stratify=labels, random_state=seed)
-    return sorted(rest), sorted(taken)
+        groups = np.array([manifest.group_of(i) for i in indices])
+        taken = _taken_groups(labels, groups, fraction, seed=seed, sides=sides)
+    else:
+        taken = _taken_clips(labels, fraction, num_classes=len(manifest.classes), seed=seed, sides=sides)
+    rest = [i for i, chosen in zip(indices, taken.tolist(), strict=True) if not chosen]
+    return rest, [i for i, chosen in zip(indices, taken.tolist(), strict=True) if chosen]
 
 
-def _check_counts(counts: Counter[str], num_classes: int, *, what: str) -> None:
-    few = {label: n for label, n in counts.items() if n < 2}
+def _taken_clips(labels: np.ndarray, fraction: float, *, num_classes: int, seed: int, sides: int) -> np.ndarray:
+    """Return bool ``(M,)``: about ``fraction`` of each class, at least one, leaving one for each other set."""
+    counts = Counter(labels.tolist())
+    few = {str(label): n for label, n in counts.items() if n < sides}
     if few or len(counts) < num_classes:
         listed = ", ".join(f"{label} ({n})" for label, n in few.items()) or "a class without clips"
         raise SplitError(
-            f"too few clips for a {what} set besides training: {listed}; each class needs at least 3 clips in all "
-            "(one each for training, validation and test): add clips or drop the class"
+            f"too few clips to divide: {listed}; {_needed('clips', sides)}: add clips or drop the class"
         )
+    size = int(np.clip(round(fraction * len(labels)), num_classes, len(labels) - num_classes * (sides - 1)))
+    chosen = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)[1]
+    taken = np.isin(np.arange(len(labels)), chosen)
+    for label, count in counts.items():
+        members = np.flatnonzero(labels == label)
+        if not 1 <= taken[members].sum() <= count - sides + 1:
+            size = min(max(1, round(fraction * count)), count - sides + 1)
+            taken[members] = False
+            taken[train_test_split(members, test_size=size, random_state=seed)[1]] = True
+    return taken
 
 
-def _carve_groups(
-    manifest: Manifest, indices: Sequence[int], labels: np.ndarray, fraction: float, *, seed: int, what: str
-) -> tuple[list[int], list[int]]:
-    """Try several seeded groupings; take the one nearest to the asked size with every class on both sides."""
-    groups = np.array([manifest.group_of(i) for i in indices])
-    _check_groups(labels, groups, what=what)
-    num_folds = int(np.clip(round(1 / fraction), 2, len(set(groups.tolist()))))
+def _needed(what: str, sides: int) -> str:
+    if sides == 3:
+        return f"each class needs at least 3 {what} in all (one each for training, validation and test)"
+    return f"each class needs at least {sides} {what} besides those for test (training and validation)"
+
+
+def _taken_groups(
+    labels: np.ndarray, groups: np.ndarray, fraction: float, *, seed: int, sides: int
+) -> np.ndarray:
+    """Return bool ``(M,)``: of several seeded groupings, the one nearest to the asked share of each class.
+
+    Where no grouping of that size has every class on every side, larger ones are tried.
+    """
+    _check_groups(labels, groups, sides=sides)
+    largest = int(np.clip(round(1 / fraction), 2, len(set(groups.tolist()))))
     best: tuple[float, np.ndarray] | None = None
-    for attempt in range(_TRIES):
-        folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed * _TRIES + attempt)
-        for _, taken in folds.split(labels, labels, groups):
-            score = _imbalance(labels, taken, fraction)
-            if best is None or score < best[0] - 1e-9:
-                best = score, taken
+    for num_folds in range(largest, 1, -1):
+        for attempt in range(_TRIES):
+            for taken in _group_folds(labels, groups, num_folds, seed=seed * _TRIES + attempt):
+                mask = np.zeros(len(labels), bool)
+                mask[taken] = True
+                score = _imbalance(labels, groups, mask, fraction, sides=sides)
+                if best is None or score < best[0] - 1e-9:
+                    best = score, mask
+        if best is not None and best[0] < _MISSING:
+            break
     assert best is not None
-    chosen = set(best[1].tolist())
-    rest = [i for position, i in enumerate(indices) if position not in chosen]
-    return rest, [i for position, i in enumerate(indices) if position in chosen]
+    return best[1]
 
 
-def _imbalance(labels: np.ndarray, taken: np.ndarray, fraction: float) -> float:
+def _group_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int, *, seed: int) -> list[np.ndarray]:
+    """Return the positions of each fold; no group in two."""
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A class with fewer clips than folds: we look for ourselves whether each side has every class.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        return [taken for _, taken in folds.split(labels, labels, groups)]
+
+
+def _imbalance(
+    labels: np.ndarray, groups: np.ndarray, taken: np.ndarray, fraction: float, *, sides: int
+) -> float:
     """How far the taken share of each class is from ``fraction``; a class missing on a side weighs most."""
-    mask = np.zeros(len(labels), bool)
-    mask[taken] = True
-    shares = [mask[labels == label].mean() for label in np.unique(labels)]
-    missing = sum(share in (0.0, 1.0) for share in shares)
-    return 10.0 * missing + float(np.mean(np.abs(np.array(shares) - fraction)))
+    missing, distances = 0, list[float]()
+    for label in np.unique(labels):
+        members = labels == label
+        rest = set(groups[members & ~taken].tolist())
+        missing += not taken[members].any()
+        missing += max(0, sides - 1 - len(rest))
+        distances.append(abs(float(taken[members].mean()) - fraction))
+    return _MISSING * missing + float(np.mean(distances))
 
 
-def _check_groups(labels: np.ndarray, groups: np.ndarray, *, what: str) -> None:
+def _check_groups(labels: np.ndarray, groups: np.ndarray, *, sides: int) -> None:
     of_class = {str(label): set(groups[labels == label].tolist()) for label in np.unique(labels)}
-    few = {label: len(members) for label, members in of_class.items() if len(members) < 2}
+    few = {label: len(members) for label, members in of_class.items() if len(members) < sides}
     if few:
-        listed = ", ".join(f"{label} ({n} group)" for label, n in few.items())
+        listed = ", ".join(f"{label} ({n})" for label, n in few.items())
         raise SplitError(
-            f"too few groups for a {what} set besides training: {listed}; each class needs at least 3 groups in "
-            "all (one each for training, validation and test): add clips of other groups, drop the class, or use "
-            "--split stratified, whose score leaks"
+            f"too few groups to divide: {listed}; {_needed('groups', sides)}: add clips of other groups,"
+            " drop the class, or use --split stratified, whose score leaks"
         )
 
 
 def _warned(manifest: Manifest, split: Split) -> Split:
     """Add what makes the split's score doubtful."""
-    warnings: list[str] = []
+    doubts: list[str] = []
     if not manifest.has_groups:
-        warnings.append(
-            "No groups are known, so each clip is its own group: if several clips show one scene or person, the "
-            "score is too good (name groups with a group column or --group-from)."
+        doubts.append(
+            "No groups are known, so each clip is its own group: if several clips show one scene or person,"
+            " the score is too good (name groups with a group column or --group-from)."
         )
     training_groups = {manifest.group_of(i) for i in (*split.train, *split.validation)}
     shared = sum(manifest.group_of(i) in training_groups for i in split.test)
     if shared and manifest.has_groups:
-        warnings.append(
-            f"{shared} of {len(split.test)} test clips share a group with training or validation: this score leaks."
+        doubts.append(
+            f"{shared} of {len(split.test)} test clips share a group with training or validation:"
+            " this score leaks."
         )
     for part, members in (("training", split.train), ("validation", split.validation), ("test", split.test)):
         missing = sorted(set(manifest.classes) - {manifest.clips[i].label for i in members})
         if missing:
-            warnings.append(f"The {part} set has no clip of {', '.join(missing)}.")
-    return replace(split, warnings=tuple(warnings))
+            doubts.append(f"The {part} set has no clip of {', '.join(missing)}.")
+    return replace(split, warnings=tuple(doubts))
 
 
 def make_folds(
@@ -237,12 +288,14 @@ def make_folds(
         by: ``"column"``: the manifest's folds; ``"leave_one_group_out"``: a fold a group; ``"grouped"`` and
             ``"stratified"``: ``num_folds`` folds.
         num_folds: For ``"grouped"`` and ``"stratified"``.
-        validation_fraction: Share of all clips taken from each fold's training part, by group unless stratified.
+        validation_fraction: Share of all clips taken from each fold's training part, by group unless
+            ``"stratified"``.
         seed: Seed of the draw.
 
     Raises:
         SplitError: There are no folds or groups, or more folds than groups or clips of a class.
     """
+    _check_classes(manifest)
     tests = _fold_tests(manifest, by, num_folds, seed)
     everything = set(range(len(manifest.clips)))
     by_group = by != "stratified" and manifest.has_groups
@@ -252,7 +305,7 @@ def make_folds(
         share = min(0.5, validation_fraction * len(everything) / len(rest)) if rest else validation_fraction
         if not rest:
             raise SplitError(f"fold {name} holds every clip; expected two folds or more")
-        train, validation = _carve(manifest, rest, share, by_group=by_group, seed=seed, what="validation")
+        train, validation = _carve(manifest, rest, share, by_group=by_group, seed=seed, sides=2)
         split = Split(f"{by} fold {name}", tuple(train), tuple(validation), tuple(sorted(test)))
         splits.append(_warned(manifest, split))
     return tuple(splits)
@@ -262,12 +315,17 @@ def _fold_tests(manifest: Manifest, by: FoldStrategy, num_folds: int, seed: int)
     if by == "column":
         names = [clip.fold for clip in manifest.clips]
         if not all(names):
-            raise SplitError(f"{manifest.source}: {names.count(None)} of {len(names)} clips have no fold; fill the fold column")
+            raise SplitError(
+                f"{manifest.source}: {names.count(None)} of {len(names)} clips have no fold;"
+                " fill the fold column"
+            )
         return _by_name([str(name) for name in names])
     groups = [manifest.group_of(i) for i in range(len(manifest.clips))]
     if by == "leave_one_group_out":
         if not manifest.has_groups:
-            raise SplitError(f"{manifest.source} has no groups to leave out; add a group column or use --group-from")
+            raise SplitError(
+                f"{manifest.source} has no groups to leave out; add a group column or use --group-from"
+            )
         return _by_name(groups)
     labels = [clip.label for clip in manifest.clips]
     most = min(Counter(labels).values()) if by == "stratified" else len(set(groups))
@@ -275,10 +333,11 @@ def _fold_tests(manifest: Manifest, by: FoldStrategy, num_folds: int, seed: int)
         what = "clips of the rarest class" if by == "stratified" else "groups"
         raise SplitError(f"{num_folds} folds asked, but there are {most} {what}; use 2 to {most} folds")
     if by == "stratified":
-        parts = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels)
+        folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+        parts = [test for _, test in folds.split(labels, labels)]
     else:
-        parts = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-    return [(str(number), [int(i) for i in test]) for number, (_, test) in enumerate(parts)]
+        parts = _group_folds(np.array(labels), np.array(groups), num_folds, seed=seed)
+    return [(str(number), [int(i) for i in test]) for number, test in enumerate(parts)]
 
 
 def _by_name(names: Sequence[str]) -> list[tuple[str, list[int]]]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import threading
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vidette.errors import MissingVideoError, StorageError
+from vidette.errors import MissingVideoError, StorageError, UnreadableVideoError
 
 __all__ = ["ArrayStore", "ContentMemo"]
 
 _CHUNK = 1 << 20
+_DAMAGE = (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, tokenize.TokenError)
+"""What NumPy raises on reading a file that is cut short or overwritten."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, None)
+"""A full disk or quota; NumPy's own writing gives a write that was cut short no number."""
 
 
 class ArrayStore:
@@ -60,14 +68,15 @@ class ArrayStore:
                     np.save(file, array, allow_pickle=False)
             partial.replace(path)
         except OSError as error:
-            what = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
+            what = "the disk is full" if error.errno in _FULL else str(error.strerror or error)
             needed = sum(array.nbytes for array in arrays) / 1e6
             raise StorageError(
                 f"{needed:.1f} MB could not be written to {self.folder}: {what}; free some space, or choose "
                 "another place with the environment variable VIDETTE_CACHE"
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def load(self, key: str) -> list[np.ndarray] | None:
         """Return the arrays under a key; None where there are none, or the file is damaged (it is removed)."""
@@ -80,10 +89,11 @@ class ArrayStore:
                     arrays.append(np.load(file, allow_pickle=False))
         except FileNotFoundError:
             return None
-        except (ValueError, EOFError, OSError):
+        except _DAMAGE:
             arrays = []
         if not arrays:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         return arrays
 
@@ -105,6 +115,8 @@ class ContentMemo:
 
         Raises:
             MissingVideoError: There is no such file.
+            UnreadableVideoError: It may not be read.
+            StorageError: The digest cannot be kept.
         """
         try:
             stat = path.stat()
@@ -133,21 +145,27 @@ class ContentMemo:
 
 def _content_digest(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise UnreadableVideoError(path, f"cannot be read: {error.strerror}; give a video file") from error
     return digest.hexdigest()
 
 
 def _read_memo(file: Path) -> dict[str, str]:
     """Read the lines that are whole; one torn by a kill is passed over and its file hashed again."""
     known: dict[str, str] = {}
-    if not file.is_file():
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return known
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            key, digest = json.loads(line)
-        except ValueError:
-            continue
-        known[key] = digest
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            match json.loads(line):
+                case [str(key), str(digest)]:
+                    known[key] = digest
+                case _:
+                    pass
     return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Consistency", "ProbeAnswers", "probe", "probe_batch", "summarise"]
 
 _BATCH = 8
-_SAME = 0.02
+_ONE_GROUP = "needs at least 2 groups of clips, got 1"
+_SAME, _NOTABLE = 0.02, 0.10
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,8 @@ class Consistency:
         shuffled_accuracy: Of the clip with its frames out of order.
         order_gap: ``clip_accuracy - shuffled_accuracy``: what the order of the frames is worth.
         order_gap_interval: 95 %, by bootstrap over groups.
+        frame_gap: ``clip_accuracy - frame_vote_accuracy``: what seeing several frames at once is worth.
+        frame_gap_interval: 95 %, by bootstrap over groups.
         frames_per_clip: Single frames taken of each clip.
         num_shuffles: Random orders tried of each clip.
         undefined: Reason of every nan, by the field's name.
@@ -68,6 +71,8 @@ class Consistency:
     shuffled_accuracy: float
     order_gap: float
     order_gap_interval: Interval
+    frame_gap: float
+    frame_gap_interval: Interval
     frames_per_clip: int
     num_shuffles: int
     undefined: dict[str, str] = field(default_factory=dict[str, str])
@@ -81,24 +86,23 @@ class Consistency:
     def _reading_of_order(self) -> str:
         if np.isnan(self.order_gap):
             return f"The order gap is undefined: {self.undefined['order_gap']}."
-        gap, interval = 100 * self.order_gap, self.order_gap_interval
-        times = f"Putting the frames out of order changes accuracy by {_points(-gap)} points"
-        if interval.defined:
-            times += f" (95 % interval {_points(-100 * interval.high)} to {_points(-100 * interval.low)})"
-        if interval.defined and interval.low <= 0 <= interval.high and abs(self.order_gap) > _SAME:
-            return f"{times}: too few clips to tell whether the classifier uses the order of events."
-        if self.order_gap > _SAME:
-            return f"{times}: the classifier uses the order of events."
-        return f"{times}: the classifier does not use the order of events; it looks at what is in the pictures."
+        loss = _change(self.order_gap, self.order_gap_interval)
+        times = f"Putting the frames out of order changes accuracy by {loss}"
+        return {
+            "yes": f"{times}: the classifier uses the order of events.",
+            "no": f"{times}: the classifier does not use the order of events, only what is in the pictures.",
+            "unsure": f"{times}: too few clips to tell whether the classifier uses the order of events.",
+        }[_matters(self.order_gap, self.order_gap_interval)]
 
     def _reading_of_frames(self) -> str:
-        alone = f"{100 * self.frame_vote_accuracy:.0f} % against {100 * self.clip_accuracy:.0f} % for the clip"
-        if self.frame_vote_accuracy >= self.clip_accuracy - _SAME:
-            return (
-                f"Single frames do as well as the clip ({alone}): on these clips the classifier gains nothing "
-                "from seeing several frames, so on a live camera a still scene may be answered like motion."
-            )
-        return f"Single frames do worse than the clip ({alone}): the answer needs several frames."
+        loss = _change(self.frame_gap, self.frame_gap_interval)
+        times = f"Seeing one frame at a time changes accuracy by {loss}"
+        return {
+            "yes": f"{times}: the answer needs several frames.",
+            "no": f"{times}: on these clips the classifier gains nothing from seeing several frames, so on a "
+            "live camera a still scene may be answered like motion.",
+            "unsure": f"{times}: too few clips to tell whether it gains from seeing several frames.",
+        }[_matters(self.frame_gap, self.frame_gap_interval)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; nan becomes None, its reason stays in ``undefined``."""
@@ -111,12 +115,14 @@ class Consistency:
                 "frame_agreement",
                 "shuffled_accuracy",
                 "order_gap",
+                "frame_gap",
             )
         }
         return {
             "n": self.n,
             **rates,
             "order_gap_interval": [_plain(self.order_gap_interval.low), _plain(self.order_gap_interval.high)],
+            "frame_gap_interval": [_plain(self.frame_gap_interval.low), _plain(self.frame_gap_interval.high)],
             "frames_per_clip": self.frames_per_clip,
             "num_shuffles": self.num_shuffles,
             "undefined": dict(self.undefined),
@@ -216,10 +222,7 @@ def summarise(
         num_frames: T of the clips; with 1 the order gap is undefined.
     """
     if not answers:
-        nan, names = float("nan"), ("clip", "frame", "frame_vote", "shuffled")
-        undefined = dict.fromkeys([f"{name}_accuracy" for name in names], "no clip was probed")
-        undefined |= dict.fromkeys(("frame_agreement", "order_gap", "order_gap_interval"), "no clip was probed")
-        return Consistency(0, nan, nan, nan, nan, nan, nan, Interval(nan, nan), 0, 0, undefined)
+        return _nothing_probed()
     clip_answers = np.concatenate([a.clip_logits for a in answers]).argmax(axis=-1)
     frame_logits = np.concatenate([a.frame_logits for a in answers])
     shuffled_answers = np.concatenate([a.shuffled_logits for a in answers]).argmax(axis=-1)
@@ -227,20 +230,36 @@ def summarise(
     votes = probabilities(frame_logits).mean(axis=1).argmax(axis=-1)
     clip_right = (clip_answers == labels).astype(np.float64)
     shuffled_right = (shuffled_answers == labels[:, None]).mean(axis=1)
+    vote_right = (votes == labels).astype(np.float64)
     gap, interval, undefined = _order_gap(clip_right - shuffled_right, groups, num_frames)
+    frame_gap_interval = bootstrap_interval(clip_right - vote_right, groups)
+    if not frame_gap_interval.defined:
+        undefined["frame_gap_interval"] = _ONE_GROUP
     return Consistency(
         n=len(labels),
         clip_accuracy=float(clip_right.mean()),
         frame_accuracy=float((frame_answers == labels[:, None]).mean()),
-        frame_vote_accuracy=float((votes == labels).mean()),
+        frame_vote_accuracy=float(vote_right.mean()),
         frame_agreement=float((frame_answers == clip_answers[:, None]).mean()),
         shuffled_accuracy=float(shuffled_right.mean()),
         order_gap=gap,
         order_gap_interval=interval,
+        frame_gap=float((clip_right - vote_right).mean()),
+        frame_gap_interval=frame_gap_interval,
         frames_per_clip=frame_logits.shape[1],
         num_shuffles=shuffled_answers.shape[1],
         undefined=undefined,
     )
+
+
+def _nothing_probed() -> Consistency:
+    nan, none = float("nan"), Interval(float("nan"), float("nan"))
+    rates = ("clip_accuracy", "frame_accuracy", "frame_vote_accuracy", "frame_agreement", "shuffled_accuracy")
+    gaps = ("order_gap", "order_gap_interval", "frame_gap", "frame_gap_interval")
+    reasons = dict[str, str]()
+    for name in (*rates, *gaps):
+        reasons[name] = "no clip was probed"
+    return Consistency(0, nan, nan, nan, nan, nan, nan, none, nan, none, 0, 0, reasons)
 
 
 def _order_gap(
@@ -251,7 +270,7 @@ def _order_gap(
         reason = "a clip of one frame has no order"
         return float("nan"), nan, {"order_gap": reason, "order_gap_interval": reason}
     interval = bootstrap_interval(differences, groups)
-    few = {} if interval.defined else {"order_gap_interval": "needs at least 2 groups of clips, got 1"}
+    few = {} if interval.defined else {"order_gap_interval": _ONE_GROUP}
     return float(differences.mean()), interval, few
 
 
@@ -264,6 +283,21 @@ def _orders(num_frames: int, num_shuffles: int, *, seed: tuple[int, int]) -> np.
         while num_frames > 1 and (np.diff(orders[i]) == 1).all():
             orders[i] = generator.permutation(num_frames)
     return orders
+
+
+def _matters(gap: float, interval: Interval) -> Literal["yes", "no", "unsure"]:
+    """Whether a gap is there (2 points or more, interval above 0), is not (surely under 10), or may be."""
+    if interval.defined and gap > _SAME and interval.low > 0:
+        return "yes"
+    return "no" if interval.defined and interval.high < _NOTABLE else "unsure"
+
+
+def _change(gap: float, interval: Interval) -> str:
+    """A loss in points, with its interval."""
+    if not interval.defined:
+        return f"{_points(-100 * gap)} points"
+    low, high = _points(-100 * interval.high), _points(-100 * interval.low)
+    return f"{_points(-100 * gap)} points (95 % interval {low} to {high})"
 
 
 def _points(value: float) -> str:

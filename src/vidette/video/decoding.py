@@ -24,7 +24,7 @@ from vidette.video.packets import PacketScan, breaks_off, open_container, read_p
 
 __all__ = ["DisagreementError", "FrameDecoder", "Timeline"]
 
-_DECODER_THREADS = 2
+_DECODER_THREADS = 3
 _JUMP_PACKETS = 24
 """Skip to a later key frame only over at least this many packets: starting afresh costs a few."""
 
@@ -55,11 +55,13 @@ class FrameDecoder:
 
     Attributes:
         path: The file.
+        held_bytes: Packets up to this sum are read once and kept.
         damaged_packets: How many packets the decoder refused in the last reading.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, held_bytes: int) -> None:
         self.path = path
+        self.held_bytes = held_bytes
         self.damaged_packets = 0
         self._readings = 0
         self._known_scan: PacketScan | None = None
@@ -184,7 +186,10 @@ class FrameDecoder:
             self._open()
             return read_packets(self._container, self._stream)
         pts, dts = scan.pts[position], scan.dts[position]
-        self._container.seek((pts if dts is None else dts) or 0, stream=self._stream)
+        try:
+            self._container.seek((pts if dts is None else dts) or 0, stream=self._stream)
+        except av.FFmpegError as error:
+            raise DisagreementError from error
         packets = read_packets(self._container, self._stream)
         return itertools.dropwhile(lambda packet: packet.pts != pts, packets)
 
@@ -197,7 +202,7 @@ class FrameDecoder:
 
     def _scan(self) -> PacketScan:
         if self._known_scan is None:
-            self._known_scan = scan_packets(self._container, self._stream)
+            self._known_scan = scan_packets(self._container, self._stream, held_bytes=self.held_bytes)
             self._positions = {pts: i for i, pts in enumerate(self._known_scan.pts) if pts is not None}
         return self._known_scan
 

@@ -24,10 +24,7 @@ from vidette.errors import (
     UnreadableVideoError,
 )
 
-__all__ = ["HELD_BYTES", "PacketScan", "breaks_off", "open_container", "read_packets", "scan_packets"]
-
-HELD_BYTES = 32 * 2**20
-"""Packets up to this sum are read once and kept; those of a longer file are read again by seeking."""
+__all__ = ["PacketScan", "breaks_off", "open_container", "read_packets", "scan_packets"]
 
 _TEXT_FORMATS = frozenset({"ass", "concat", "hls", "lrc", "microdvd", "sdp", "srt", "tty", "webvtt"})
 _MP4_BOXES = frozenset(
@@ -112,8 +109,8 @@ class PacketScan:
         return self.keys[max(bisect.bisect_right(self.key_pts, pts) - 1, 0)]
 
 
-def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
-    """Read all packets of a freshly opened stream, decoding nothing."""
+def scan_packets(container: InputContainer, stream: VideoStream, *, held_bytes: int) -> PacketScan:
+    """Read all packets of a freshly opened stream, decoding nothing; keep them up to ``held_bytes``."""
     pts: list[int | None] = []
     dts: list[int | None] = []
     keys: list[int] = []
@@ -122,7 +119,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     try:
         for packet in read_packets(container, stream):
             num_bytes += packet.size
-            if num_bytes > HELD_BYTES:
+            if num_bytes > held_bytes:
                 held = None
             if held is not None:
                 held.append(packet)
@@ -140,7 +137,14 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Yield the packets of shown frames from where the container stands."""
-    for packet in container.demux(stream):
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except IndexError:
+            return  # PyAV at the end of a container in which another stream has appeared on the way
+        if packet is None:
+            return
         if packet.size and not packet.is_discard:
             yield packet
 

@@ -1,7 +1,7 @@
 """Reading video files: what they are, and their frames by time, exactly as a full decode would pick them.
 
-The packets alone tell when frames are shown, so a clip is chosen before a picture is decoded; then only what the
-chosen frames need is decoded, and only they are converted.
+The packets alone tell when frames are shown, so a clip is chosen before a picture is decoded; then only what
+the chosen frames need is decoded, and only they are converted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from av.video.reformatter import VideoReformatter
 from vidette.errors import EmptyVideoError, SettingError
 from vidette.video.clip import Clip, ClipSpec, Frame
 from vidette.video.decoding import DisagreementError, FrameDecoder, Timeline
-from vidette.video.packets import HELD_BYTES
 from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
 from vidette.video.transforms import FrameResizer, quarter_turns, rgb_pixels
 
-__all__ = ["Video", "VideoInfo", "open_video", "probe"]
+__all__ = ["HELD_BYTES", "Video", "VideoInfo", "open_video", "probe"]
+
+HELD_BYTES = 32 * 2**20
+"""Packets up to this sum are read once and kept; those of a longer file are read again by seeking."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ class VideoInfo:
     has_audio: bool
 
 
-def open_video(path: str | Path) -> Video:
+def open_video(path: str | Path, *, held_bytes: int = HELD_BYTES) -> Video:
     """Open a video file.
 
     Args:
         path: The file.
+        held_bytes: How much of a file's packets may be kept in memory; a longer file is read by seeking.
 
     Returns:
         The open video; a context manager that closes it.
@@ -74,7 +77,7 @@ def open_video(path: str | Path) -> Video:
         TruncatedVideoError: It breaks off before the part that says where the frames are.
         UnreadableVideoError: It is not a video, or no decoder can open it.
     """
-    return Video(path)
+    return Video(path, held_bytes=held_bytes)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -93,9 +96,9 @@ class Video:
         path: The file.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, held_bytes: int = HELD_BYTES) -> None:
         self.path = Path(path)
-        self._decoder = FrameDecoder(self.path)
+        self._decoder = FrameDecoder(self.path, held_bytes=held_bytes)
 
     def __enter__(self) -> Video:
         return self
@@ -117,7 +120,7 @@ class Video:
     @property
     def info(self) -> VideoInfo:
         """What the file is; counts its frames only when it is short."""
-        short = self.path.stat().st_size <= HELD_BYTES
+        short = self.path.stat().st_size <= self._decoder.held_bytes
         seconds = self.frame_seconds() if short else None
         frame = self._decoder.first_frame()
         turns = quarter_turns(frame)

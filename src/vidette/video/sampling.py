@@ -128,8 +128,8 @@ class WindowCutter:
     """Cuts a stream of frames into clips, one window every stride; a file is a stream that ends.
 
     Window ``k`` starts with the first frame at or after ``k * stride_seconds`` and lasts ``span_seconds``; its
-    T frames are those on display at T equally spaced times, so dropped frames do not stretch it. It comes out as
-    soon as a frame at or after its end arrives. The frames of one span are held, and no more.
+    T frames are those on display at T equally spaced times, so dropped frames do not stretch it. It comes out
+    as soon as a frame at or after its end arrives. The frames of one span are held, no more.
 
     Args:
         spec: What a clip is; frames must come at its size.

@@ -22,8 +22,8 @@ __all__ = ["Augmentation", "FrameResizer", "augment", "clip_tensor", "pixels_ten
 class FrameResizer:
     """Brings a picture to the spec's size in one pass of swscale; keep one for a source.
 
-    Sampling is bilinear with a filter as wide as the reduction, so shrinking does not alias. A rotation that
-    the frame carries (a telephone held upright) is applied.
+    Shrinking averages the area under each new pixel, so it does not alias; enlarging is bilinear. A rotation
+    that the frame carries (a telephone held upright) is applied.
 
     Args:
         spec: Its ``height``, ``width`` and ``resize`` rule are used.
@@ -61,7 +61,7 @@ class FrameResizer:
         rows, columns = _fitted(self._spec, height=height, width=width)
         tall, wide = (rows, columns) if turns % 2 == 0 else (columns, rows)
         small = self._reformatter.reformat(
-            picture, width=wide, height=tall, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+            picture, width=wide, height=tall, format="rgb24", interpolation=Interpolation.AREA, threads=1
         )
         _place(np.rot90(_plane(small), turns), out)
 
