@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from vidette.classifier.classifier import Classifier, Runtime
 from vidette.data.cache import ClipCache
-from vidette.data.manifest import read_manifest
+from vidette.data.layouts import LayoutName, LayoutOptions, read_layout
 from vidette.evaluation.run import Evaluation, evaluate
 from vidette.prediction.files import FilePrediction, predict_file
 from vidette.training.cross_validation import FoldsBy
@@ -36,14 +36,21 @@ class VideoClassifier(Classifier):
         """
         return predict_file(self, path, stride_seconds=stride_seconds)
 
-    def evaluate(self, source: str | Path, *, group_from: str | None = None) -> Evaluation:
-        """Score the classifier on a folder or table of labelled clips.
+    def evaluate(
+        self,
+        source: str | Path,
+        *,
+        layout: LayoutName | None = None,
+        options: LayoutOptions | None = None,
+        group_from: str | None = None,
+    ) -> Evaluation:
+        """Score the classifier on labelled clips in any layout.
 
         Raises:
             ManifestError: The clips are unusable; every fault is listed.
             InputMismatchError: A label is not one of the classifier's classes.
         """
-        manifest = read_manifest(source, group_from=group_from, min_classes=1)
+        manifest = read_layout(source, layout=layout, options=options, group_from=group_from, min_classes=1)
         return evaluate(self, manifest.clips, cache=ClipCache(), split_name=str(source))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from vidette.cli_audit import audit
 from vidette.cli_options import given_options, takes_recipe_options
 from vidette.errors import SettingError, VideoError, VidetteError
 
@@ -29,10 +30,16 @@ app = typer.Typer(
 _err = Console(stderr=True)
 _out = Console()
 
+app.command(name="audit")(audit)
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 GroupFrom = Annotated[
     str | None, typer.Option(help="Regular expression on the path; its first group names the clip's group.")
+]
+LayoutOption = Annotated[
+    str | None,
+    typer.Option("--layout", help="hmdb51, kinetics, list, ... [dim]\\[recognised where plain][/dim]"),
 ]
 RuntimeName = Annotated[
     Literal["auto", "torch", "onnx"], typer.Option(help="What runs the per-frame part of the model.")
@@ -53,7 +60,7 @@ def main() -> None:
 @app.command()
 @takes_recipe_options
 def train(
-    source: Annotated[Path, typer.Argument(help="clips/<class>/<video>, or a CSV manifest.")],
+    source: Annotated[Path, typer.Argument(help="clips/<class>/<video>, a CSV, or another layout.")],
     *,
     out: Annotated[Path | None, typer.Option(help="The run folder. [dim]\\[runs/SOURCE-MODEL][/dim]")] = None,
     recipe: Annotated[str, typer.Option(help="default, motion, resnet18-rnn, or a TOML file.")] = "default",
@@ -132,6 +139,11 @@ def evaluate(
         typer.Argument(help="Folder or CSV of labelled clips; the run's held-out clips by default."),
     ] = None,
     *,
+    layout: LayoutOption = None,
+    split_number: Annotated[int, typer.Option(help="Official split of HMDB51 or UCF101.", min=1)] = 1,
+    frames_fps: Annotated[float | None, typer.Option(help="Frames a second of folders of frames.")] = None,
+    classes_file: Annotated[Path | None, typer.Option(help="Names of an annotation list's labels.")] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, if elsewhere.")] = None,
     group_from: GroupFrom = None,
     report: Annotated[Path | None, typer.Option(help="Also write a report, a new HTML file.")] = None,
     on_damage: Annotated[
@@ -146,7 +158,7 @@ def evaluate(
     from vidette.classifier.classifier import Classifier
     from vidette.cli_view import consistency_table, metrics_table, progress_bar
     from vidette.data.cache import ClipCache
-    from vidette.data.manifest import read_manifest
+    from vidette.data.layouts import LayoutOptions, read_layout
     from vidette.evaluation.run import evaluate as evaluate_clips
     from vidette.training.run import read_run
 
@@ -155,7 +167,11 @@ def evaluate(
     if source is None:
         clips, name = read_run(classifier)[2], "test"
     else:
-        clips, name = read_manifest(source, group_from=group_from, min_classes=1).clips, str(source)
+        options = LayoutOptions(
+            split_number=split_number, fps=frames_fps, classes_file=classes_file, videos=videos
+        )
+        manifest = read_layout(source, layout=layout, options=options, group_from=group_from, min_classes=1)
+        clips, name = manifest.clips, str(source)
     with progress_bar(_err, "testing") as on_progress:
         result = evaluate_clips(
             loaded, clips, cache=ClipCache(), split_name=name, on_damage=on_damage, on_progress=on_progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidette.classifier.classifier import Classifier
-from vidette.data.manifest import read_manifest
+from vidette.data.layouts import read_layout
 from vidette.errors import VidetteError
 from vidette.models import MODELS, build_model
 from vidette.video.reader import probe
@@ -24,8 +24,8 @@ def describe(path: Path) -> dict[str, Any]:
     """
     if str(path) == "imagenet" or (path / "classifier.json").is_file() or (path / "classifier").is_dir():
         return _classifier_facts(path)
-    if path.is_dir() or path.suffix.lower() in (".csv", ".tsv"):
-        manifest = read_manifest(path, min_classes=1)
+    if path.is_dir() or path.suffix.lower() in (".csv", ".tsv", ".txt", ".json"):
+        manifest = read_layout(path, min_classes=1)
         return {"kind": "labelled clips", "source": str(path), **_manifest_facts(manifest.describe())}
     facts = {"kind": "video", **dataclasses.asdict(probe(path))}
     return {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()}

@@ -15,6 +15,7 @@ from vidette.training.recipe import SECTIONS
 __all__ = ["given_options", "takes_recipe_options"]
 
 _TITLES = {
+    "source": "Source: how the labelled clips are laid out",
     "clip": "Clip: how a video becomes the model's input",
     "model": "Model",
     "split": "Split: what is for training, validation and test",

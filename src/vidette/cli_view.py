@@ -66,7 +66,7 @@ class RichListener:
 
     def say(self, text: str) -> None:
         """Show one line."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move a stage's bar; a stage that begins again starts a new one."""
@@ -81,8 +81,9 @@ class RichListener:
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Show an epoch's numbers."""
         self.say(
-            f"epoch {record.epoch + 1:3d}/{total}  loss {record.train_loss:.3f}  accuracy {record.train_accuracy:6.1%}"
-            f"   validation: loss {record.validation_loss:.3f}  accuracy {record.validation_accuracy:6.1%}"
+            f"epoch {record.epoch + 1:3d}/{total}  loss {record.train_loss:.3f}"
+            f"  accuracy {record.train_accuracy:6.1%}   validation: loss {record.validation_loss:.3f}"
+            f"  accuracy {record.validation_accuracy:6.1%}"
             f"  ({record.seconds:.1f} s)"
         )
 
@@ -109,24 +110,25 @@ def _share(value: float) -> str:
 def metrics_table(rows: list[tuple[str, Metrics]]) -> Table:
     """Return scores side by side, one row each, with n and interval."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "accuracy", "95 % interval", "balanced", "AUC", "95 % interval", "ECE", "clips", "groups"):
-        table.add_column(name, justify="left" if not name else "right")
+    table.add_column("", overflow="fold")
+    for name in ("accuracy (95 %)", "balanced", "AUC (95 %)", "ECE", "clips", "groups"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, m in rows:
-        low, high = m.accuracy_interval.low, m.accuracy_interval.high
         table.add_row(
             name,
-            _share(m.accuracy),
-            f"{_share(low)} to {_share(high)}" if low == low else "undefined",
+            _share(m.accuracy) + _range(100 * m.accuracy_interval.low, 100 * m.accuracy_interval.high, 0),
             _share(m.balanced_accuracy),
-            f"{m.auc:.3f}" if m.auc == m.auc else "undefined",
-            f"{m.auc_interval.low:.3f} to {m.auc_interval.high:.3f}"
-            if m.auc_interval.low == m.auc_interval.low
-            else "undefined",
-            f"{m.ece:.3f}",
+            (f"{m.auc:.2f}" if m.auc == m.auc else "undefined")
+            + _range(m.auc_interval.low, m.auc_interval.high, 2),
+            f"{m.ece:.2f}",
             str(m.n),
             str(m.num_groups),
         )
     return table
+
+
+def _range(low: float, high: float, digits: int) -> str:
+    return f" ({low:.{digits}f}-{high:.{digits}f})" if low == low else ""
 
 
 def consistency_table(consistency: Consistency) -> Table:

@@ -102,7 +102,7 @@ class Classifier:
         return self.logits_of_features(self.features(clips))
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities ``(..., K)`` of logits ``(..., K)``: softmax(logits / temperature)."""
+        """Return calibrated probabilities of logits, both ``(..., K)``: softmax(logits / temperature)."""
         scaled = logits.astype(np.float64) / self.temperature
         exponent = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         return exponent / exponent.sum(axis=-1, keepdims=True)

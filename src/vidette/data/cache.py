@@ -20,7 +20,8 @@ from vidette.data.manifest import LabelledClip
 from vidette.data.store import ArrayStore, ContentMemo
 from vidette.errors import ManifestError, SettingError, StorageError, VideoError
 from vidette.video.clip import Clip, ClipSpec, SpanRange
-from vidette.video.reader import open_video
+from vidette.video.frames_folder import FramesFolder, frames_digest, open_frames
+from vidette.video.reader import Video, open_video
 from vidette.video.sampling import window_starts
 
 __all__ = ["ClipCache", "PrepareReport", "clip_key", "expand_windows", "read_labelled"]
@@ -57,13 +58,19 @@ def read_labelled(clip: LabelledClip, spec: ClipSpec) -> Clip:
     Raises:
         VideoError: The file cannot be read.
     """
-    with open_video(clip.path) as video:
+    with _open(clip.path, clip.fps) as video:
         return video.clip(spec, start_seconds=clip.start_seconds, stop_seconds=clip.stop_seconds)
+
+
+def _open(path: Path, fps: float | None) -> Video | FramesFolder:
+    return open_video(path) if fps is None else open_frames(path, fps=fps)
 
 
 def clip_key(clip: LabelledClip, spec: ClipSpec, *, memo: ContentMemo) -> str:
     """Return the key of a clip's pixels: content of the file, part of it, and the spec's pixel rules."""
-    parts = (memo.digest(clip.path), spec.pixel_key, clip.start_seconds, clip.stop_seconds)
+    content = memo.digest(clip.path) if clip.fps is None else frames_digest(clip.path)
+    parts = (content, spec.pixel_key, clip.start_seconds, clip.stop_seconds)
+    parts = parts if clip.fps is None else (*parts, clip.fps)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -168,7 +175,7 @@ class ClipCache:
         return ready.span_seconds, ready.repeated, there is None
 
     def _check_room(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> None:
-        needed = self.bytes_needed([clip for clip in clips if clip.path.is_file()], spec)
+        needed = self.bytes_needed([clip for clip in clips if clip.path.exists()], spec)
         place = next(folder for folder in (self.folder, *self.folder.resolve().parents) if folder.exists())
         free = shutil.disk_usage(place).free
         if needed and needed + _ROOM > free:
@@ -228,15 +235,15 @@ def _end_seconds(clip: LabelledClip) -> float:
     """Return where a clip ends, not after its file does; 0 where the file cannot be opened."""
     try:
         stat = clip.path.stat()
-        duration = _duration_of(clip.path, stat.st_size, stat.st_mtime_ns)
+        duration = _duration_of(clip.path, clip.fps, stat.st_size, stat.st_mtime_ns)
     except (OSError, VideoError):
         return 0.0
     return duration if clip.stop_seconds is None else min(clip.stop_seconds, duration)
 
 
 @functools.lru_cache(maxsize=65536)
-def _duration_of(path: Path, size: int, changed: int) -> float:
+def _duration_of(path: Path, fps: float | None, size: int, changed: int) -> float:
     """Return a file's duration in seconds, read once for each state of the file."""
     del size, changed
-    with open_video(path) as video:
+    with _open(path, fps) as video:
         return video.info.duration_seconds

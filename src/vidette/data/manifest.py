@@ -24,7 +24,7 @@ __all__ = [
     "write_manifest",
 ]
 
-_COLUMNS = ("path", "label", "group", "split", "fold", "start_seconds", "end_seconds")
+_COLUMNS = ("path", "label", "group", "split", "fold", "start_seconds", "end_seconds", "fps")
 _LISTED = 10
 
 
@@ -41,6 +41,7 @@ class LabelledClip:
         split: ``"train"``, ``"validation"`` or ``"test"`` where the manifest says so.
         fold: The fold where the manifest says so.
         part_of: Name of the clip that this one was cut from, by ``expand_windows``.
+        fps: Frames a second where ``path`` is a folder of frames; None for a video file.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class LabelledClip:
     split: str | None = None
     fold: str | None = None
     part_of: str | None = None
+    fps: float | None = None
 
     @property
     def name(self) -> str:
@@ -193,12 +195,12 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
 
 def _cells(clip: LabelledClip, folder: Path) -> dict[str, str]:
     file = Path(os.path.abspath(clip.path))
-    seconds = (clip.start_seconds, clip.stop_seconds)
+    numbers = (clip.start_seconds, clip.stop_seconds, clip.fps)
     values = (
         file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix(),
         clip.label,
         *(value or "" for value in (clip.group, clip.split, clip.fold)),
-        *("" if value is None else repr(float(value)) for value in seconds),
+        *("" if value is None else repr(float(value)) for value in numbers),
     )
     return dict(zip(_COLUMNS, values, strict=True))
 
@@ -275,7 +277,7 @@ def _table_rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise ManifestError(f"{table}: is a video; expected a folder of class folders or a CSV with path,label")
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
             header = [cell.strip() for cell in next(reader, [])]
             rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -307,6 +309,9 @@ def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], f
     path = folder / value["path"]
     if not value["path"]:
         faults.add("empty path", f"line {line}")
+    elif path.is_dir():
+        if not value["fps"]:
+            faults.add("folder of frames without fps", f"line {line} {path}")
     elif not path.is_file():
         faults.add("absent file", f"line {line} {path}")
     if not value["label"]:
@@ -318,10 +323,11 @@ def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], f
         )
     start = _seconds(value["start_seconds"], f"line {line} start_seconds", faults)
     stop = _seconds(value["end_seconds"], f"line {line} end_seconds", faults)
+    fps = _rate(value["fps"], f"line {line} fps", faults)
     if stop is not None and stop <= (start or 0.0):
         faults.add("end_seconds is not after start_seconds", f"line {line} [{start or 0:g}, {stop:g})")
     group, fold = value["group"] or None, value["fold"] or None
-    return LabelledClip(path, value["label"], group, start, stop, split, fold)
+    return LabelledClip(path, value["label"], group, start, stop, split, fold, fps=fps)
 
 
 def _seconds(text: str, where: str, faults: _Faults) -> float | None:
@@ -335,6 +341,13 @@ def _seconds(text: str, where: str, faults: _Faults) -> float | None:
         faults.add("bad number (expected seconds, 0 or more)", f"{where} {text!r}")
         return None
     return seconds
+
+
+def _rate(text: str, where: str, faults: _Faults) -> float | None:
+    rate = _seconds(text, where, faults)
+    if rate == 0:
+        faults.add("fps is 0 (expected frames a second, above 0)", where)
+    return rate or None
 
 
 def _check_together(clips: list[LabelledClip], lines: list[int], faults: _Faults) -> None:

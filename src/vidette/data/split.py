@@ -201,7 +201,8 @@ def _taken_groups(
     Where no grouping of that size has every class on every side, larger ones are tried.
     """
     _check_groups(labels, groups, sides=sides)
-    largest = int(np.clip(round(1 / fraction), 2, len(set(groups.tolist()))))
+    most = min(len(set(groups.tolist())), max(Counter(labels.tolist()).values()))
+    largest = int(np.clip(round(1 / fraction), 2, max(2, most)))
     best: tuple[float, np.ndarray] | None = None
     for num_folds in range(largest, 1, -1):
         for attempt in range(_TRIES):

@@ -121,10 +121,11 @@ def load_imagenet_weights(backbone: FrameBackbone) -> Literal["packaged", "downl
     try:
         source = timm.create_model(backbone.name, pretrained=True, num_classes=0, global_pool="")
     except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or ["no message"])[0][:160]
         raise SettingError(
-            f"ImageNet weights of {backbone.name!r} could not be loaded ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:160] if str(error) else 'no message'}); they are downloaded on request: "
-            f"check the network, use --backbone {PACKAGED_BACKBONE} (packaged), or --weights none"
+            f"ImageNet weights of {backbone.name!r} could not be loaded ({reason}); they "
+            f"are downloaded on request: check the network, use --backbone {PACKAGED_BACKBONE} (packaged), or "
+            "--weights none"
         ) from error
     backbone.net.load_state_dict(source.state_dict())
     return "downloaded"

@@ -103,8 +103,8 @@ def cross_validate(
         SplitError: The clips cannot be divided into such folds.
     """
     kind, num_folds = _kind(manifest, by)
-    common = {"validation_fraction": recipe.split.validation_fraction, "seed": recipe.train.seed}
-    folds = make_folds(manifest, by=kind, num_folds=num_folds, **common)
+    share, seed = recipe.split.validation_fraction, recipe.train.seed
+    folds = make_folds(manifest, by=kind, num_folds=num_folds, validation_fraction=share, seed=seed)
 
     def pooled(splits: Sequence[Split], name: str) -> Predictions:
         splits = splits[:2] if smoke else splits
@@ -113,7 +113,9 @@ def cross_validate(
     predictions = pooled(folds, "honest")
     random_metrics = None
     if manifest.has_groups and kind != "stratified":
-        random = make_folds(manifest, by="stratified", num_folds=len(folds), **common)
+        random = make_folds(
+            manifest, by="stratified", num_folds=len(folds), validation_fraction=share, seed=seed
+        )
         random_metrics = measure(pooled(random, "stratified"))
     return CrossValidation(
         kind.replace("_", " "), len(folds), predictions, measure(predictions), random_metrics

@@ -92,7 +92,7 @@ def fit(
     an uninterrupted one on the CPU.
 
     Args:
-        model: Takes ``prepare(batch)``, gives logits ``(N, K)``; a submodule ``backbone`` learns at its own rate.
+        model: Takes ``prepare(batch)``, gives logits ``(N, K)``; its ``backbone`` learns at its own rate.
         training: Clips to learn from.
         validation: Clips to choose the weights by; never the test clips.
         settings: The recipe's ``[train]``.

@@ -26,6 +26,7 @@ __all__ = [
     "ClipSettings",
     "ModelSettings",
     "Recipe",
+    "SourceSettings",
     "SplitSettings",
     "TrainSettings",
     "named_recipe",
@@ -39,6 +40,17 @@ _CHECKED = ConfigDict(extra="forbid")
 
 def _about(text: str, **limits: Any) -> Any:
     return Field(description=text, **limits)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class SourceSettings:
+    """How the labelled clips are laid out, where their files do not say."""
+
+    layout: Annotated[str | None, _about("hmdb51, kinetics, list, ...; recognised where plain.")] = None
+    split_number: Annotated[int, _about("Official split of HMDB51 or UCF101.", ge=1)] = 1
+    frames_fps: Annotated[float | None, _about("Frames a second of folders of frames.", gt=0)] = None
+    classes_file: Annotated[str | None, _about("Names of the integer labels of an annotation list.")] = None
+    videos: Annotated[str | None, _about("Folder of the videos, where not with the annotations.")] = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -152,6 +164,7 @@ class Recipe:
         ('frame_cnn', 3)
     """
 
+    source: SourceSettings = field(default_factory=SourceSettings)
     clip: ClipSettings = field(default_factory=ClipSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -160,6 +173,7 @@ class Recipe:
 
 
 SECTIONS: Mapping[str, type] = {
+    "source": SourceSettings,
     "clip": ClipSettings,
     "model": ModelSettings,
     "split": SplitSettings,

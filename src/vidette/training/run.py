@@ -15,6 +15,7 @@ import torch
 
 from vidette.classifier.classifier import Classifier
 from vidette.data.cache import ClipCache, PrepareReport, expand_windows
+from vidette.data.layouts import LayoutOptions, read_layout
 from vidette.data.manifest import LabelledClip, Manifest, read_manifest, write_manifest
 from vidette.data.split import Split, SplitPlan, split_manifest
 from vidette.errors import ClassifierError, OutputExistsError, SettingError, StorageError
@@ -117,7 +118,7 @@ def train(
     """
     listener = listener or SilentListener()
     cache = cache or ClipCache()
-    manifest = read_manifest(source, group_from=recipe.split.group_from)
+    manifest = _read_source(source, recipe)
     split = split_manifest(manifest, _plan(recipe))
     for line in (*manifest.notes, *manifest.warnings, *split.warnings):
         listener.say(line)
@@ -159,6 +160,17 @@ def train(
     for checkpoint in out.rglob("checkpoint.pt"):
         checkpoint.unlink()
     return run
+
+
+def _read_source(source: str | Path, recipe: Recipe) -> Manifest:
+    named = recipe.source
+    options = LayoutOptions(
+        split_number=named.split_number,
+        fps=named.frames_fps,
+        classes_file=Path(named.classes_file) if named.classes_file else None,
+        videos=Path(named.videos) if named.videos else None,
+    )
+    return read_layout(source, layout=named.layout, options=options, group_from=recipe.split.group_from)
 
 
 def _plan(recipe: Recipe) -> SplitPlan:

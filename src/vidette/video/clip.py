@@ -13,6 +13,9 @@ import numpy as np
 
 from vidette.errors import SettingError, unknown_name
 
+# Raised when decoding or resizing gives other pixels, so that caches made before are not used.
+_PIXEL_RULE = 2
+
 __all__ = ["Clip", "ClipSpec", "Frame", "SpanRange"]
 
 
@@ -128,7 +131,7 @@ class ClipSpec:
                 ("height", self.height, 8, 4096),
                 ("width", self.width, 8, 4096),
             )
-            if not isinstance(value, int) or not least <= value <= most
+            if value != int(value) or not least <= value <= most
         ]
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
             faults.append(f"mean {self.mean} and std {self.std}; expected three numbers each, std above 0")
@@ -161,7 +164,9 @@ class ClipSpec:
     def pixel_key(self) -> str:
         """Hex digest of the fields that decide a clip's uint8 pixels (not mean, std, order or spans)."""
         fields = ("num_frames", "height", "width", "sampling", "fps", "resize")
-        text = json.dumps({name: getattr(self, name) for name in fields}, sort_keys=True)
+        text = json.dumps(
+            {"rule": _PIXEL_RULE, **{name: getattr(self, name) for name in fields}}, sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
