@@ -36,7 +36,7 @@ def train_all() -> dict[str, dict]:
     for model, about in MODELS.items():
         print(f"\n-- {model}: {about}", flush=True)
         run = FOLDER / "runs" / model
-        vidette("train", str(CLIPS), "--recipe", "motion", "--model", model, "--epochs", "8", "--out", str(run))
+        vidette("train", str(CLIPS), "--recipe", "motion", "--model", model, "--epochs", "6", "--out", str(run))
         results[model] = json.loads((run / "evaluation.json").read_text())["test"]
     return results
 
@@ -47,7 +47,7 @@ def compare(results: dict[str, dict]) -> None:
     print(f"  {'model':<14}{'accuracy':>10}{'95 % interval':>20}{'frames shuffled':>18}{'clips':>7}")
     for model, result in results.items():
         m, c = result["metrics"], result["consistency"]
-        low, high = m["accuracy_interval"]["low"], m["accuracy_interval"]["high"]
+        low, high = m["accuracy_interval"]
         interval = f"{low:.1%} to {high:.1%}"
         print(f"  {model:<14}{m['accuracy']:>10.1%}{interval:>20}{c['shuffled_accuracy']:>18.1%}{m['n']:>7}")
 

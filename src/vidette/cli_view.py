@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -62,7 +63,7 @@ class RichListener:
     def __init__(self, console: Console, bars: Progress) -> None:
         self.console = console
         self.bars = bars
-        self.tasks: dict[str, int] = {}
+        self.tasks: dict[str, TaskID] = {}
 
     def say(self, text: str) -> None:
         """Show one line."""
@@ -89,14 +90,14 @@ class RichListener:
 
 
 @contextmanager
-def listening(console: Console) -> Iterator[RichListener]:
+def listening(console: Console) -> Generator[RichListener]:
     """Show progress while the block runs."""
     with _bars(console) as bars:
         yield RichListener(console, bars)
 
 
 @contextmanager
-def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(console: Console, title: str) -> Generator[Callable[[int, int], None]]:
     """Show one bar; yields ``on_progress(done, total)``."""
     with _bars(console) as bars:
         task = bars.add_task(title, total=None)
@@ -136,9 +137,9 @@ def consistency_table(consistency: Consistency) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (
         "whole clip",
-        "single frames",
-        "vote of single frames",
-        "shuffled frames",
+        "one frame",
+        "frames' vote",
+        "shuffled",
         "order gap",
         "clips",
     ):
