@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(RUN)/python examples/demo.py
+	VIDETTE_CACHE=demo/cache $(RUN)/python examples/demo.py
 
 test: $(VENV)/.installed
 	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile

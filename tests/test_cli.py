@@ -1,4 +1,4 @@
-"""The command line as a user types it: exit status, one message, nothing lost; and the README's first screen."""
+"""The command line as a user types it: exit status, one message, nothing lost; the README's first screen."""
 
 import json
 import re
