@@ -75,7 +75,7 @@ def model_rows() -> list[dict[str, Any]]:
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "uses_order": kind.uses_order,
                 "backbone": "any timm CNN" if kind.has_backbone else "none",
-                "weights_offline": "ImageNet (EfficientNet-Lite0)" if kind.has_backbone else "none",
+                "weights_offline": "ImageNet" if kind.has_backbone else "none",
                 "licence": kind.licence,
             }
         )

@@ -173,16 +173,15 @@ def prediction_lines(answer: FilePrediction) -> list[Text]:
 def models_table(rows: list[dict[str, Any]]) -> Table:
     """Return the models side by side."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "what", "parameters", "sees order", "backbone", "weights offline", "licence"):
-        table.add_column(name, justify="right" if name == "parameters" else "left")
+    for name in ("name", "parameters", "sees order", "weights offline", "licence", "what"):
+        table.add_column(name, justify="right" if name == "parameters" else "left", no_wrap=name != "what")
     for row in rows:
         table.add_row(
             row["name"],
-            row["what"],
             f"{row['parameters']:,}",
             "yes" if row["uses_order"] else "no",
-            row["backbone"],
             row["weights_offline"],
             row["licence"],
+            row["what"],
         )
     return table

@@ -38,10 +38,10 @@ class ModelKind:
 
 
 MODELS: Mapping[str, ModelKind] = {
-    "frame_cnn": ModelKind(FrameCnn, "per-frame CNN, logits averaged over time", False, True),
-    "cnn_rnn": ModelKind(partial(CnnRnn, cell="rnn"), "per-frame CNN + simple RNN", True, True),
-    "cnn_lstm": ModelKind(partial(CnnRnn, cell="lstm"), "per-frame CNN + LSTM", True, True),
-    "cnn_gru": ModelKind(partial(CnnRnn, cell="gru"), "per-frame CNN + GRU (default)", True, True),
+    "frame_cnn": ModelKind(FrameCnn, "CNN frame by frame, averaged", False, True),
+    "cnn_rnn": ModelKind(partial(CnnRnn, cell="rnn"), "CNN + simple RNN", True, True),
+    "cnn_lstm": ModelKind(partial(CnnRnn, cell="lstm"), "CNN + LSTM", True, True),
+    "cnn_gru": ModelKind(partial(CnnRnn, cell="gru"), "CNN + GRU (default)", True, True),
     "conv3d_small": ModelKind(Conv3dSmall, "small 3-D CNN", True, False),
     "r3d_18": ModelKind(partial(ResNet3d, variant="r3d_18"), "3-D ResNet-18", True, False, "BSD-3-Clause"),
 }
