@@ -173,7 +173,7 @@ def prediction_lines(answer: FilePrediction) -> list[Text]:
 def models_table(rows: list[dict[str, Any]]) -> Table:
     """Return the models side by side."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "parameters", "sees order", "weights offline", "licence", "what"):
+    for name in ("name", "parameters", "order", "weights", "licence", "what"):
         table.add_column(name, justify="right" if name == "parameters" else "left", no_wrap=name != "what")
     for row in rows:
         table.add_row(
