@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vidette.data.faults import Faults
 from vidette.data.folder import VIDEO_ENDINGS, some
 from vidette.data.layout_files import (
-    Faults,
     LayoutOptions,
     VideoIndex,
     annotation_files,

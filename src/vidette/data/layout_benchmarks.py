@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from vidette.data.faults import Faults
 from vidette.data.folder import some
 from vidette.data.layout_files import (
-    Faults,
     LayoutOptions,
     VideoIndex,
     annotation_files,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidette.data.faults import Faults
 from vidette.data.folder import VIDEO_ENDINGS, natural_key, some
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.errors import ManifestError, SettingError
 
 __all__ = [
-    "Faults",
     "LayoutOptions",
     "VideoIndex",
     "annotation_files",
@@ -79,29 +79,6 @@ class LayoutOptions:
             faults.append(f"videos {self.videos}: there is no such folder")
         if faults:
             raise SettingError("layout: " + "; ".join(faults))
-
-
-class Faults:
-    """Every fault of a source, by kind, in the order met."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, kind: str, item: str) -> None:
-        """Keep one fault."""
-        self._found.setdefault(kind, []).append(item)
-
-    def raise_any(self, source: Path) -> None:
-        """Tell all faults at once.
-
-        Raises:
-            ManifestError: There is one.
-        """
-        if not self._found:
-            return
-        lines = [f"  {kind} ({len(items)}): {some(items, _LISTED)}" for kind, items in self._found.items()]
-        count = sum(len(items) for items in self._found.values())
-        raise ManifestError(f"{source}: {count} fault{'s' if count > 1 else ''}\n" + "\n".join(lines))
 
 
 class VideoIndex:

@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from vidette.data.faults import Faults
 from vidette.data.folder import VIDEO_ENDINGS, class_folders, natural_key, some
 from vidette.data.layout_files import (
-    Faults,
     LayoutOptions,
     annotation_files,
     check_named_once,

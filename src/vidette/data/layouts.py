@@ -15,18 +15,17 @@ frames       ``<class>/<clip>/00001.jpg``, with a frame rate
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidette.data.folder import VIDEO_ENDINGS, class_folders, scan_folder, some
+from vidette.data.folder import VIDEO_ENDINGS, class_folders, scan_folder
 from vidette.data.layout_annotations import is_kinetics, is_something, read_kinetics, read_something
 from vidette.data.layout_benchmarks import is_hmdb51, is_ucf101, read_hmdb51, read_ucf101
 from vidette.data.layout_files import LayoutOptions, table_columns, visible_walk
 from vidette.data.layout_lists import is_frames, is_list, read_frames, read_list
-from vidette.data.manifest import LabelledClip, Manifest, read_manifest
+from vidette.data.manifest import LabelledClip, Manifest, read_manifest, with_groups
 from vidette.errors import ManifestError, SettingError, unknown_name
 
 __all__ = ["LAYOUTS", "Layout", "LayoutName", "LayoutOptions", "read_layout", "recognise"]
@@ -88,7 +87,8 @@ def read_layout(
         note = f"{source}: recognised as layout {name}"
         manifest = dataclasses.replace(manifest, notes=(note, *manifest.notes))
     if group_from is not None:
-        manifest = _regrouped(manifest, options.videos or source, group_from)
+        place = options.videos or source
+        manifest = with_groups(manifest, place if place.is_dir() else place.parent, group_from)
     if len(manifest.classes) < min_classes:
         raise ManifestError(_too_few_classes(manifest, min_classes))
     return manifest
@@ -124,29 +124,6 @@ def _check_kind(source: Path) -> None:
             f"{source}: is no list of clips that is known; expected lines 'path label' with integer labels, or "
             f"a JSON list of id and label; or name its layout with --layout ({', '.join(LAYOUTS)})"
         )
-
-
-def _regrouped(manifest: Manifest, source: Path, group_from: str) -> Manifest:
-    """Take the groups from the paths, relative to the source where they lie below it."""
-    try:
-        pattern = re.compile(group_from)
-    except re.error as error:
-        raise ManifestError(f"group_from {group_from!r} is no regular expression: {error}") from error
-    folder = source if source.is_dir() else source.parent
-    clips: list[LabelledClip] = []
-    without: list[str] = []
-    for clip in manifest.clips:
-        path = (clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path).as_posix()
-        match = pattern.search(path)
-        group = match and (match.group(1) if pattern.groups else match.group(0))
-        clips.append(dataclasses.replace(clip, group=group or None))
-        without += [] if group else [path]
-    if without:
-        got = f"group_from {group_from!r} finds no group in {len(without)} of {len(clips)} paths"
-        raise ManifestError(f"{manifest.source}: {got}: {some(without, _LISTED)}; widen the expression")
-    replaced = any(clip.group for clip in manifest.clips)
-    notes = ["groups come from group_from, not from the layout"] if replaced else []
-    return dataclasses.replace(manifest, clips=tuple(clips), notes=(*manifest.notes, *notes))
 
 
 def _too_few_classes(manifest: Manifest, min_classes: int) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidette.data.faults import Faults
 from vidette.data.folder import SPLIT_NAMES, VIDEO_ENDINGS, class_folders, natural_key, scan_folder, some
 from vidette.errors import ManifestError, StorageError
 
@@ -21,6 +22,7 @@ __all__ = [
     "LabelledClip",
     "Manifest",
     "read_manifest",
+    "with_groups",
     "write_manifest",
 ]
 
@@ -161,7 +163,7 @@ def read_manifest(source: str | Path, *, group_from: str | None = None, min_clas
         found = (LabelledClip(video.path, video.label, split=video.split) for video in scan.videos)
         manifest = _manifest(source, found, notes=scan.notes, warnings=scan.warnings)
     if group_from is not None:
-        manifest = _with_groups(manifest, folder, group_from)
+        manifest = with_groups(manifest, folder, group_from)
     if len(manifest.classes) < min_classes:
         raise ManifestError(_too_few_classes(manifest, folder, min_classes))
     return manifest
@@ -222,7 +224,12 @@ def _manifest(
     return Manifest(source, kept, classes, notes=tuple(notes), warnings=tuple(warnings))
 
 
-def _with_groups(manifest: Manifest, folder: Path, group_from: str) -> Manifest:
+def with_groups(manifest: Manifest, folder: Path, group_from: str) -> Manifest:
+    """Take the groups from the paths, relative to ``folder`` where they lie below it.
+
+    Raises:
+        ManifestError: ``group_from`` is no regular expression, or a path has no match.
+    """
     try:
         pattern = re.compile(group_from)
     except re.error as error:
@@ -239,30 +246,13 @@ def _with_groups(manifest: Manifest, folder: Path, group_from: str) -> Manifest:
         got = f"group_from {group_from!r} finds no group in {len(without)} of {len(clips)} paths"
         raise ManifestError(f"{manifest.source}: {got}: {some(without, _LISTED)}; widen the expression")
     replaced = any(clip.group for clip in manifest.clips)
-    notes = ["groups come from group_from, not from the group column"] if replaced else []
+    notes = ["groups come from group_from, not from the source"] if replaced else []
     return dataclasses.replace(manifest, clips=tuple(clips), notes=(*manifest.notes, *notes))
-
-
-class _Faults:
-    """Every fault of a table, by kind, in the order met."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[str]] = {}
-
-    def add(self, kind: str, item: str) -> None:
-        self.found.setdefault(kind, []).append(item)
-
-    def raise_any(self, table: Path) -> None:
-        if not self.found:
-            return
-        lines = [f"  {kind} ({len(items)}): {some(items, _LISTED)}" for kind, items in self.found.items()]
-        count = sum(len(items) for items in self.found.values())
-        raise ManifestError(f"{table}: {count} fault{'s' if count > 1 else ''}\n" + "\n".join(lines))
 
 
 def _read_table(table: Path, source: Path) -> Manifest:
     header, rows = _table_rows(table)
-    faults = _Faults()
+    faults = Faults()
     _check_header(header, faults)
     faults.raise_any(table)
     clips = [_clip_of_row(table.parent, header, line, cells, faults) for line, cells in rows]
@@ -290,7 +280,7 @@ def _table_rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows
 
 
-def _check_header(header: list[str], faults: _Faults) -> None:
+def _check_header(header: list[str], faults: Faults) -> None:
     for name in ("path", "label"):
         if name not in header:
             folded = {cell.casefold(): cell for cell in header}
@@ -302,7 +292,7 @@ def _check_header(header: list[str], faults: _Faults) -> None:
             faults.add("column given twice", repr(name))
 
 
-def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], faults: _Faults) -> LabelledClip:
+def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], faults: Faults) -> LabelledClip:
     value = dict.fromkeys(_COLUMNS, "") | dict(zip(header, cells, strict=False))
     if any(cells[len(header) :]):
         faults.add("more cells than the header (quote a comma)", f"line {line}")
@@ -330,7 +320,7 @@ def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], f
     return LabelledClip(path, value["label"], group, start, stop, split, fold, fps=fps)
 
 
-def _seconds(text: str, where: str, faults: _Faults) -> float | None:
+def _seconds(text: str, where: str, faults: Faults) -> float | None:
     if not text:
         return None
     try:
@@ -343,14 +333,14 @@ def _seconds(text: str, where: str, faults: _Faults) -> float | None:
     return seconds
 
 
-def _rate(text: str, where: str, faults: _Faults) -> float | None:
+def _rate(text: str, where: str, faults: Faults) -> float | None:
     rate = _seconds(text, where, faults)
     if rate == 0:
         faults.add("fps is 0 (expected frames a second, above 0)", where)
     return rate or None
 
 
-def _check_together(clips: list[LabelledClip], lines: list[int], faults: _Faults) -> None:
+def _check_together(clips: list[LabelledClip], lines: list[int], faults: Faults) -> None:
     first: dict[tuple[str, float | None, float | None], int] = {}
     for i, clip in enumerate(clips):
         key = (os.path.abspath(clip.path), clip.start_seconds, clip.stop_seconds)
