@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,79 @@ def test_the_readmes_commands_exist():
     text = README.read_text(encoding="utf-8")
     for command in set(re.findall(r"vidette (train|evaluate|predict|models|info|motion|audit)\b", text)):
         assert vidette(command, "--help").returncode == 0
+
+
+def test_prepare_then_train_then_evaluate(motion_clips, tmp_path):
+    """Frames written once: the run's recipe is what they were prepared with; damage is skipped and listed."""
+    clips = tmp_path / "clips"
+    shutil.copytree(motion_clips, clips)
+    (clips / "manifest.csv").unlink()
+    (clips / "left" / "scene-000-broken.mp4").write_bytes(b"no video")
+    done = vidette(
+        "prepare",
+        clips,
+        "--out",
+        tmp_path / "p",
+        "--size",
+        "32",
+        "--num-frames",
+        "8",
+        "--group-from",
+        r"(scene-\d+)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Frames will take about" in done.stderr
+    assert "left out" in done.stderr
+    assert "scene-000-broken.mp4" in done.stderr
+    assert "96 clips ready (96 written now)" in done.stdout
+    quick = ["--recipe", "motion", "--model", "conv3d_small", "--epochs", "1"]
+    done = vidette("train", tmp_path / "p", *quick, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "1 clips were left out when prepared" in done.stderr
+    assert "1 clips were left out when prepared" in (tmp_path / "run/report.html").read_text()
+    facts = json.loads(vidette("info", tmp_path / "run", "--json").stdout)
+    assert "8 frames of 32x32" in facts["spec"]
+    done = vidette("evaluate", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    done = vidette("train", tmp_path / "p", *quick, "--size", "64", "--out", tmp_path / "run2")
+    assert done.returncode == 2
+    assert "kept at 32x32" in done.stderr
+
+
+def test_prepare_raises_when_asked_and_refuses_two_ways_to_choose_frames(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.mp4").write_bytes(b"no video")
+    done = vidette("prepare", tmp_path, "--out", tmp_path / "p", "--on-damage", "raise")
+    assert done.returncode == 2
+    assert "x.mp4" in done.stderr
+    done = vidette("prepare", tmp_path, "--out", tmp_path / "p", "--num-frames", "4", "--fps", "4")
+    assert done.returncode == 2
+    assert "give one" in done.stderr
+
+
+def test_train_skips_damaged_clips_when_asked(motion_clips, tmp_path):
+    clips = tmp_path / "clips"
+    shutil.copytree(motion_clips, clips)
+    table = clips / "manifest.csv"
+    first = table.read_text().splitlines()[1].split(",")[0]
+    (clips / first).write_bytes(b"no video")
+    done = vidette("train", clips, *QUICK, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert first in done.stderr
+    done = vidette("train", clips, *QUICK, "--on-damage", "skip", "--overwrite", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "1 clips were left out" in done.stderr
+    report = (tmp_path / "run/report.html").read_text()
+    assert "1 clips were left out" in report
+    assert first not in (tmp_path / "run/split.csv").read_text()
+
+
+def test_export_writes_another_layout_that_reads_back(motion_clips, tmp_path):
+    done = vidette("export", motion_clips, "--to", "list", "--out", tmp_path / "list")
+    assert done.returncode == 0, done.stderr
+    assert "not kept" in done.stderr  # the groups
+    facts = json.loads(vidette("info", tmp_path / "list", "--json").stdout)
+    assert "96 clips, 8 classes" in facts["1"]
+    again = vidette("export", motion_clips, "--to", "list", "--out", tmp_path / "list")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr

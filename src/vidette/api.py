@@ -11,8 +11,8 @@ from vidette.data.layouts import LayoutName, LayoutOptions, read_layout
 from vidette.evaluation.run import Evaluation, evaluate
 from vidette.prediction.files import FilePrediction, predict_file
 from vidette.training.cross_validation import FoldsBy
-from vidette.training.recipe import Recipe, named_recipe, with_options
-from vidette.training.run import TrainingRun, new_run_folder
+from vidette.training.recipe import Recipe, named_recipe
+from vidette.training.run import TrainingRun, fitted_recipe, new_run_folder
 from vidette.training.run import train as train_run
 
 __all__ = ["VideoClassifier", "load", "train"]
@@ -80,7 +80,7 @@ def train(
     """Train a classifier on a folder of labelled clips and score it on clips it has not seen.
 
     Args:
-        source: ``clips/<class>/<video>``, or a CSV manifest.
+        source: ``clips/<class>/<video>``, a CSV manifest, another layout, or a folder of prepared clips.
         out: The run folder; ``runs/<source>-<model>`` by default.
         recipe: A recipe, its name, or a TOML file.
         folds: Cross-validate by ``"column"``, ``"leave_one_group_out"`` or a number of folds.
@@ -90,6 +90,7 @@ def train(
     Raises:
         VidetteError: The clips, the recipe or the place are unusable; the message says what to do.
     """
-    chosen = with_options(named_recipe(recipe) if isinstance(recipe, str) else recipe, options)
+    start = named_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = fitted_recipe(source, start, options)
     folder = Path(out) if out else new_run_folder(Path("runs"), source, chosen.model.model)
     return train_run(source, recipe=chosen, out=folder, folds=folds, overwrite=overwrite)

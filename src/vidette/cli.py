@@ -11,6 +11,18 @@ import typer
 from rich.console import Console
 
 from vidette.cli_audit import audit
+from vidette.cli_data import (
+    ClassesFile,
+    FramesFps,
+    GroupFrom,
+    LayoutOption,
+    SplitNumber,
+    Stream,
+    Videos,
+    export,
+    prepare,
+    read_source,
+)
 from vidette.cli_options import given_options, takes_recipe_options
 from vidette.errors import SettingError, VideoError, VidetteError
 
@@ -31,16 +43,11 @@ _err = Console(stderr=True)
 _out = Console()
 
 app.command(name="audit")(audit)
+app.command(name="prepare")(prepare)
+app.command(name="export")(export)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-GroupFrom = Annotated[
-    str | None, typer.Option(help="Regular expression on the path; its first group names the clip's group.")
-]
-LayoutOption = Annotated[
-    str | None,
-    typer.Option("--layout", help="hmdb51, kinetics, list, ... [dim]\\[recognised where plain][/dim]"),
-]
 RuntimeName = Annotated[
     Literal["auto", "torch", "onnx"], typer.Option(help="What runs the per-frame part of the model.")
 ]
@@ -81,8 +88,8 @@ def train(
 ) -> None:
     """Train on labelled clips; leaves a run folder with classifier, honest score and report."""
     from vidette.cli_view import consistency_table, listening, metrics_table
-    from vidette.training.recipe import named_recipe, read_recipe, with_options
-    from vidette.training.run import new_run_folder
+    from vidette.training.recipe import named_recipe, read_recipe
+    from vidette.training.run import fitted_recipe, new_run_folder
     from vidette.training.run import train as train_run
 
     given = given_options(options)
@@ -90,7 +97,7 @@ def train(
         raise SettingError("--resume needs --out, the run folder to go on with")
     saved = out / "recipe.toml" if resume and out else None
     start = read_recipe(saved) if saved and saved.is_file() else named_recipe(recipe)
-    chosen = with_options(start, given)
+    chosen = fitted_recipe(source, start, given)
     folder = out or new_run_folder(Path("runs"), source, chosen.model.model)
     by = _folds(folds, leave_one_group_out)
     with listening(_err) as listener:
@@ -140,10 +147,11 @@ def evaluate(
     ] = None,
     *,
     layout: LayoutOption = None,
-    split_number: Annotated[int, typer.Option(help="Official split of HMDB51 or UCF101.", min=1)] = 1,
-    frames_fps: Annotated[float | None, typer.Option(help="Frames a second of folders of frames.")] = None,
-    classes_file: Annotated[Path | None, typer.Option(help="Names of an annotation list's labels.")] = None,
-    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, if elsewhere.")] = None,
+    split_number: SplitNumber = 1,
+    frames_fps: FramesFps = None,
+    classes_file: ClassesFile = None,
+    videos: Videos = None,
+    stream: Stream = 0,
     group_from: GroupFrom = None,
     report: Annotated[Path | None, typer.Option(help="Also write a report, a new HTML file.")] = None,
     on_damage: Annotated[
@@ -158,7 +166,6 @@ def evaluate(
     from vidette.classifier.classifier import Classifier
     from vidette.cli_view import consistency_table, metrics_table, progress_bar
     from vidette.data.cache import ClipCache
-    from vidette.data.layouts import LayoutOptions, read_layout
     from vidette.evaluation.run import evaluate as evaluate_clips
     from vidette.training.run import read_run
 
@@ -167,10 +174,16 @@ def evaluate(
     if source is None:
         clips, name = read_run(classifier)[2], "test"
     else:
-        options = LayoutOptions(
-            split_number=split_number, fps=frames_fps, classes_file=classes_file, videos=videos
+        manifest = read_source(
+            source,
+            layout=layout,
+            split_number=split_number,
+            frames_fps=frames_fps,
+            classes_file=classes_file,
+            videos=videos,
+            stream=stream,
+            group_from=group_from,
         )
-        manifest = read_layout(source, layout=layout, options=options, group_from=group_from, min_classes=1)
         clips, name = manifest.clips, str(source)
     with progress_bar(_err, "testing") as on_progress:
         result = evaluate_clips(

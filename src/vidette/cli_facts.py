@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from vidette.classifier.classifier import Classifier
 from vidette.data.layouts import read_layout
 from vidette.errors import VidetteError
-from vidette.models import MODELS, build_model
+from vidette.models import MODELS, VideoModel, build_model, model_options
 from vidette.video.reader import probe
 
 __all__ = ["describe", "model_rows"]
@@ -63,20 +66,38 @@ def _classifier_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+_CLIP = {"num_frames": 16, "height": 112, "width": 112}
+
+
 def model_rows() -> list[dict[str, Any]]:
-    """Return one row a model, at its defaults, 16 frames of 112x112 and 10 classes."""
+    """Return one row a model, at its defaults, 16 frames of 112x112 and 10 classes.
+
+    Built without memory for the weights, so that the whole family is counted in a moment.
+    """
     rows: list[dict[str, Any]] = []
     for name, kind in MODELS.items():
-        model = build_model(name, num_classes=10, num_frames=16, height=112, width=112)
+        with torch.device("meta"):
+            model = build_model(name, num_classes=10, **_CLIP).eval()
         rows.append(
             {
                 "name": name,
                 "what": kind.summary,
                 "parameters": sum(p.numel() for p in model.parameters()),
+                "gflops_per_clip": _gflops(model),
                 "uses_order": kind.uses_order,
-                "backbone": "any timm CNN" if kind.has_backbone else "none",
-                "weights_offline": "ImageNet" if kind.has_backbone else "none",
+                "streaming": model.can_step,
+                "backbone": "any timm CNN" if "backbone" in model_options(name) else "none",
+                "weights_offline": kind.weights_offline,
+                "weights_download": kind.weights_download,
                 "licence": kind.licence,
             }
         )
     return rows
+
+
+def _gflops(model: VideoModel) -> float:
+    """Return 10^9 floating-point operations of one clip, a multiplication and an addition counted as two."""
+    clip = torch.zeros(1, _CLIP["num_frames"], 3, _CLIP["height"], _CLIP["width"], device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(clip)
+    return counter.get_total_flops() / 1e9

@@ -171,17 +171,26 @@ def prediction_lines(answer: FilePrediction) -> list[Text]:
 
 
 def models_table(rows: list[dict[str, Any]]) -> Table:
-    """Return the models side by side."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "parameters", "order", "weights", "licence", "what"):
-        table.add_column(name, justify="right" if name == "parameters" else "left", no_wrap=name != "what")
+    """Return the models side by side, their licences below."""
+    licences = {row["licence"]: [r["name"] for r in rows if r["licence"] == row["licence"]] for row in rows}
+    caption = "\n".join(
+        [
+            "Size and work at the defaults, 10 classes, a clip of 16 frames of 112x112; live: takes frame by frame.",
+            *(f"{licence}: {', '.join(names)}" for licence, names in licences.items()),
+        ]
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
+    for name in ("name", "params", "GFLOPs", "order", "live", "weights", "what"):
+        right = name in ("params", "GFLOPs")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "what")
     for row in rows:
         table.add_row(
             row["name"],
-            f"{row['parameters']:,}",
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['gflops_per_clip']:.1f}",
             "yes" if row["uses_order"] else "no",
+            "yes" if row["streaming"] else "no",
             row["weights_offline"],
-            row["licence"],
             row["what"],
         )
     return table

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import multiprocessing
 import os
@@ -298,11 +299,27 @@ def test_unreadable_clips_come_in_one_error_after_the_others_are_ready(tmp_path,
     assert len(entries(cache)) == 4
 
 
+def test_lost_frames_are_counted_now_and_from_the_cache(tmp_path, clips):
+    def read(clip, spec):
+        pixels = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
+        return Clip(pixels, np.arange(spec.num_frames) / 4, lost_frames=3 * (clip.path.name == "v2.mp4"))
+
+    for _ in range(2):
+        report = ClipCache(tmp_path / "cache", read=read).prepare(clips, SPEC)
+        assert report.damaged == {2: 3}
+
+
+def test_another_stream_is_another_clip(tmp_path, clips):
+    other = dataclasses.replace(clips[0], stream=1)
+    memo = ContentMemo()
+    assert clip_key(clips[0], SPEC, memo=memo) != clip_key(other, SPEC, memo=memo)
+
+
 def test_unreadable_clips_can_be_skipped_and_are_listed(tmp_path, clips):
     cache = ClipCache(tmp_path / "cache", read=Reader(damaged=("v1.mp4",)))
     report = cache.prepare(clips, SPEC, on_damage="skip")
     assert report.num_clips == 5
-    assert [text.rsplit("/", 1)[1] for text in report.skipped] == ["v1.mp4: is damaged"]
+    assert {i: text.rsplit("/", 1)[1] for i, text in report.skipped.items()} == {1: "v1.mp4: is damaged"}
 
 
 def test_many_unreadable_clips_are_counted(tmp_path):

@@ -88,3 +88,13 @@ def test_the_digest_changes_with_the_pictures(folder):
     assert frames_digest(folder) == before
     Image.new("RGB", (16, 12), (255, 255, 0)).save(folder / "img_3.jpg")
     assert frames_digest(folder) != before
+
+
+def test_frames_at_wanted_times(folder):
+    with open_frames(folder, fps=4) as video:
+        frames = list(video.frames_at(SPEC, np.array([0.0, 0.2, 0.5, 0.5, 9.0])))
+        assert [frame.index for frame in frames] == [0, 0, 2, 2, 11]
+        assert [frame.seconds for frame in frames] == [0.0, 0.0, 0.5, 0.5, 2.75]
+        assert [frame.pixels[0, 0, 0] for frame in frames] == [10, 10, 30, 30, 120]
+        with pytest.raises(SettingError, match="not decreasing"):
+            next(video.frames_at(SPEC, np.array([0.5, 0.2])))

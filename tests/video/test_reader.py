@@ -158,6 +158,29 @@ def test_frames_are_those_of_a_full_decode_in_time_order(drawn, kind, held_bytes
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(part, inside, strict=True))
 
 
+@pytest.mark.parametrize("held_bytes", [2**25, 0], ids=["kept", "seeking"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_at_are_those_that_a_full_decode_picks(drawn, kind, held_bytes):
+    pictures, seconds = decoded(drawn[kind])
+    resizer = FrameResizer(WHOLE)
+    wanted = np.concatenate([np.arange(0, seconds[-1], 1 / 7), seconds[-1] + np.array([0, 0, 5.0])])
+    picks = pick_frames(seconds, wanted)
+    with open_video(drawn[kind], held_bytes=held_bytes) as video:
+        frames = list(video.frames_at(WHOLE, wanted))
+    assert [frame.index for frame in frames] == picks.tolist()
+    np.testing.assert_allclose([frame.seconds for frame in frames], seconds[picks], atol=1e-9)
+    for frame, pick in zip(frames, picks, strict=True):
+        np.testing.assert_array_equal(frame.pixels, resizer(pictures[pick]))
+
+
+@pytest.mark.parametrize("wanted", [[0.5, 0.2], [-0.1], [np.nan], [[0.1]], [np.inf]])
+def test_wanted_times_out_of_order(drawn, wanted):
+    with open_video(drawn["h264-b"]) as video:
+        assert list(video.frames_at(WHOLE, np.array([]))) == []
+        with pytest.raises(SettingError, match="seconds from 0"):
+            next(video.frames_at(WHOLE, np.array(wanted)))
+
+
 def test_few_frames_decode_of_many_key_frames(tmp_path):
     path = draw(tmp_path / "long.mp4", "h264-b", num=240)
     spec = ClipSpec(num_frames=2, height=48, width=64)
@@ -307,6 +330,13 @@ def test_a_file_that_breaks_off_says_how_many_frames_decode(tmp_path, kind):
         with pytest.raises(TruncatedVideoError):
             seen.extend(video.frames(WHOLE))
     assert 5 < len(seen) < 75
+    with open_video(cut(path, 0.6)) as video:
+        at = []
+        with pytest.raises(TruncatedVideoError):
+            at.extend(video.frames_at(WHOLE, np.arange(0, 20, 0.25)))
+        assert [frame.index for frame in at] == pick_frames(
+            np.array([frame.seconds for frame in seen]), np.arange(0, seen[-1].seconds, 0.25)
+        ).tolist()
     with open_video(cut(path, 0.6)) as video:
         clip = video.clip(WHOLE, stop_seconds=0.2)
     assert_same(clip, naive_clip(path, WHOLE, stop=0.2))

@@ -7,11 +7,11 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import platformdirs
@@ -23,8 +23,9 @@ from vidette.video.clip import Clip, ClipSpec, SpanRange
 from vidette.video.frames_folder import FramesFolder, frames_digest, open_frames
 from vidette.video.reader import Video, open_video
 from vidette.video.sampling import window_starts
+from vidette.video.shards import ShardClip, is_shard_clip, open_shard_clip, shard_clip_digest
 
-__all__ = ["ClipCache", "PrepareReport", "clip_key", "expand_windows", "read_labelled"]
+__all__ = ["ClipCache", "PrepareReport", "clip_key", "expand_windows", "open_labelled", "read_labelled"]
 
 _LISTED = 10
 _ROOM = 64 << 20
@@ -39,7 +40,8 @@ class PrepareReport:
         num_decoded: Of these, decoded now.
         num_cached: Of these, there before.
         repeated_frames: Frames that stand in for time after a clip's end.
-        skipped: Clips that could not be read, each with its reason.
+        skipped: Positions of the clips that could not be read, each with its reason.
+        damaged: Positions of the clips that lost frames, each with how many.
         spans: Shortest, median and longest time from a clip's first chosen frame to its last; None without
             clips.
     """
@@ -48,7 +50,8 @@ class PrepareReport:
     num_decoded: int
     num_cached: int
     repeated_frames: int
-    skipped: tuple[str, ...]
+    skipped: Mapping[int, str]
+    damaged: Mapping[int, int]
     spans: SpanRange | None
 
 
@@ -58,24 +61,39 @@ def read_labelled(clip: LabelledClip, spec: ClipSpec) -> Clip:
     Raises:
         VideoError: The file cannot be read.
     """
-    with _open(clip.path, clip.fps) as video:
+    with open_labelled(clip) as video:
         return video.clip(spec, start_seconds=clip.start_seconds, stop_seconds=clip.stop_seconds)
 
 
-def _open(path: Path, fps: float | None) -> Video | FramesFolder:
-    return open_video(path) if fps is None else open_frames(path, fps=fps)
+def open_labelled(clip: LabelledClip) -> Video | FramesFolder | ShardClip:
+    """Open what a labelled clip lies in: a video, a folder of frames, or a shard of prepared clips.
+
+    Raises:
+        VideoError: It cannot be opened.
+    """
+    return _open(clip.path, clip.fps, clip.stream)
+
+
+def _open(path: Path, fps: float | None, stream: int) -> Video | FramesFolder | ShardClip:
+    if is_shard_clip(path):
+        return open_shard_clip(path)
+    return open_video(path, stream=stream) if fps is None else open_frames(path, fps=fps)
 
 
 def clip_key(clip: LabelledClip, spec: ClipSpec, *, memo: ContentMemo) -> str:
     """Return the key of a clip's pixels: content of the file, part of it, and the spec's pixel rules."""
-    content = memo.digest(clip.path) if clip.fps is None else frames_digest(clip.path)
+    if is_shard_clip(clip.path):
+        content = shard_clip_digest(clip.path)
+    else:
+        content = memo.digest(clip.path) if clip.fps is None else frames_digest(clip.path)
     parts = (content, spec.pixel_key, clip.start_seconds, clip.stop_seconds)
     parts = parts if clip.fps is None else (*parts, clip.fps)
+    parts = (*parts, "stream", clip.stream) if clip.stream else parts
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 class ClipCache:
-    """Clips under a spec, decoded once.
+    """Clips under a spec, decoded once. Prepared clips are read from their shards and not kept again.
 
     Args:
         folder: Its place; ``$VIDETTE_CACHE`` or the user's cache folder by default.
@@ -103,24 +121,30 @@ class ClipCache:
             VideoError: The file cannot be read.
             StorageError: The disk is full.
         """
+        if is_shard_clip(clip.path):
+            return self._read(clip, spec)
         key = clip_key(clip, spec, memo=self.memo)
         return self._load(key) or self._decode(key, clip, spec)
 
     def _load(self, key: str) -> Clip | None:
         arrays = self._store.load(key)
-        if arrays is None or len(arrays) != 3:
+        if arrays is None or len(arrays) != 3 or arrays[2].shape != (2,):
             return None
-        pixels, seconds, repeated = arrays
-        return Clip(pixels, seconds, int(repeated))
+        pixels, seconds, (repeated, lost) = arrays
+        return Clip(pixels, seconds, int(repeated), int(lost))
 
     def _decode(self, key: str, clip: LabelledClip, spec: ClipSpec) -> Clip:
         decoded = self._read(clip, spec)
-        self._store.save(key, [decoded.pixels, decoded.seconds, np.array(decoded.repeated)])
+        counts = np.array([decoded.repeated, decoded.lost_frames])
+        self._store.save(key, [decoded.pixels, decoded.seconds, counts])
         return decoded
 
     def bytes_needed(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> int:
         """Return how much disk the clips that are not there yet will take."""
-        missing = sum(not self._store.has(clip_key(clip, spec, memo=self.memo)) for clip in clips)
+        missing = sum(
+            not is_shard_clip(clip.path) and not self._store.has(clip_key(clip, spec, memo=self.memo))
+            for clip in clips
+        )
         return missing * spec.num_frames * (spec.height * spec.width * 3 + 8)
 
     def prepare(
@@ -149,7 +173,7 @@ class ClipCache:
         if on_damage not in ("raise", "skip"):
             raise SettingError(f"on_damage is {on_damage!r}; expected raise or skip")
         self._check_room(clips, spec)
-        results: dict[int, tuple[float, int, bool]] = {}
+        results: dict[int, _Ready] = {}
         faults: dict[int, str] = {}
         pool = ThreadPoolExecutor(num_workers or os.cpu_count() or 1)
         try:
@@ -167,12 +191,18 @@ class ClipCache:
             raise ManifestError(_all_faults(faults, len(clips)))
         return _report(results, faults)
 
-    def _ready(self, clip: LabelledClip, spec: ClipSpec) -> tuple[float, int, bool]:
-        """Make one clip ready; return its span in seconds, repeated frames, and whether it was decoded now."""
+    def _ready(self, clip: LabelledClip, spec: ClipSpec) -> _Ready:
+        """Make one clip ready; of a prepared one, look at its times only."""
+        if is_shard_clip(clip.path):
+            with open_shard_clip(clip.path) as shard_clip:
+                seconds, repeated = shard_clip.choice(
+                    spec, start_seconds=clip.start_seconds, stop_seconds=clip.stop_seconds
+                )
+            return _Ready(float(seconds[-1] - seconds[0]), repeated, shard_clip.lost_frames, False)
         key = clip_key(clip, spec, memo=self.memo)
         there = self._load(key)
         ready = there or self._decode(key, clip, spec)
-        return ready.span_seconds, ready.repeated, there is None
+        return _Ready(ready.span_seconds, ready.repeated, ready.lost_frames, there is None)
 
     def _check_room(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> None:
         needed = self.bytes_needed([clip for clip in clips if clip.path.exists()], spec)
@@ -192,15 +222,25 @@ def _all_faults(faults: dict[int, str], total: int) -> str:
     return f"{len(faults)} of {total} clips cannot be read; repair them or take them out:\n{listed}{more}"
 
 
-def _report(results: dict[int, tuple[float, int, bool]], faults: dict[int, str]) -> PrepareReport:
-    spans = np.array([span for span, _, _ in results.values()])
-    decoded = sum(now for _, _, now in results.values())
+class _Ready(NamedTuple):
+    """What making one clip ready came to."""
+
+    span_seconds: float
+    repeated: int
+    lost_frames: int
+    decoded_now: bool
+
+
+def _report(results: dict[int, _Ready], faults: dict[int, str]) -> PrepareReport:
+    spans = np.array([ready.span_seconds for ready in results.values()])
+    decoded = sum(ready.decoded_now for ready in results.values())
     return PrepareReport(
         num_clips=len(results),
         num_decoded=decoded,
         num_cached=len(results) - decoded,
-        repeated_frames=sum(repeated for _, repeated, _ in results.values()),
-        skipped=tuple(faults[i] for i in sorted(faults)),
+        repeated_frames=sum(ready.repeated for ready in results.values()),
+        skipped={i: faults[i] for i in sorted(faults)},
+        damaged={i: results[i].lost_frames for i in sorted(results) if results[i].lost_frames},
         spans=SpanRange(float(spans.min()), float(np.median(spans)), float(spans.max()))
         if len(spans)
         else None,
@@ -234,16 +274,20 @@ def expand_windows(clips: Sequence[LabelledClip], spec: ClipSpec) -> list[Labell
 def _end_seconds(clip: LabelledClip) -> float:
     """Return where a clip ends, not after its file does; 0 where the file cannot be opened."""
     try:
-        stat = clip.path.stat()
-        duration = _duration_of(clip.path, clip.fps, stat.st_size, stat.st_mtime_ns)
+        if is_shard_clip(clip.path):
+            with open_shard_clip(clip.path) as shard_clip:
+                duration = shard_clip.info.duration_seconds
+        else:
+            stat = clip.path.stat()
+            duration = _duration_of(clip.path, clip.fps, clip.stream, stat.st_size, stat.st_mtime_ns)
     except (OSError, VideoError):
         return 0.0
     return duration if clip.stop_seconds is None else min(clip.stop_seconds, duration)
 
 
 @functools.lru_cache(maxsize=65536)
-def _duration_of(path: Path, fps: float | None, size: int, changed: int) -> float:
+def _duration_of(path: Path, fps: float | None, stream: int, size: int, changed: int) -> float:
     """Return a file's duration in seconds, read once for each state of the file."""
     del size, changed
-    with _open(path, fps) as video:
+    with _open(path, fps, stream) as video:
         return video.info.duration_seconds

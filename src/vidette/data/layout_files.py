@@ -57,6 +57,7 @@ class LayoutOptions:
         fps: Frames a second of folders of frames.
         classes_file: Names of the integer labels of an annotation list.
         videos: Folder of the videos where they do not lie with the annotations.
+        stream: Which of the files' video streams, from 0; the manifest's own where it is 0.
 
     Raises:
         SettingError: A value is out of range, or a place is not there.
@@ -66,11 +67,14 @@ class LayoutOptions:
     fps: float | None = None
     classes_file: Path | None = None
     videos: Path | None = None
+    stream: int = 0
 
     def __post_init__(self) -> None:
         faults: list[str] = []
         if self.split_number < 1:
             faults.append(f"split_number is {self.split_number}; expected 1 or more (official splits: 1, 2, 3)")
+        if self.stream < 0:
+            faults.append(f"stream is {self.stream}; expected 0 or more")
         if self.fps is not None and not 0 < self.fps < math.inf:
             faults.append(f"fps is {self.fps:g}; expected frames a second, above 0")
         if self.classes_file is not None and not self.classes_file.is_file():

@@ -26,6 +26,7 @@ from vidette.data.layout_benchmarks import is_hmdb51, is_ucf101, read_hmdb51, re
 from vidette.data.layout_files import LayoutOptions, table_columns, visible_walk
 from vidette.data.layout_lists import is_frames, is_list, read_frames, read_list
 from vidette.data.manifest import LabelledClip, Manifest, read_manifest, with_groups
+from vidette.data.prepared import DESCRIPTION
 from vidette.errors import ManifestError, SettingError, unknown_name
 
 __all__ = ["LAYOUTS", "Layout", "LayoutName", "LayoutOptions", "read_layout", "recognise"]
@@ -72,17 +73,19 @@ def read_layout(
         SettingError: The layout is unknown (names the nearest), or an option out of range.
     """
     source, options = Path(source), options or LayoutOptions()
-    name = recognise(source) if layout is None else layout
+    is_prepared = (source / DESCRIPTION).is_file()
+    name = recognise(source) if layout is None and not is_prepared else layout
     if name is None or (layout is None and name in _PLAIN):
         _check_kind(source)
-        return read_manifest(source, group_from=group_from, min_classes=min_classes)
+        plain = read_manifest(source, group_from=group_from, min_classes=min_classes)
+        return _with_stream(plain, options.stream)
     if name not in LAYOUTS:
         raise SettingError(unknown_name("layout", name, LAYOUTS))
     if not source.exists():
         raise ManifestError(
             f"{source}: there is no such folder or file; give the one that is laid out as {name}"
         )
-    manifest = LAYOUTS[name].read(source, options)
+    manifest = _with_stream(LAYOUTS[name].read(source, options), options.stream)
     if layout is None:
         note = f"{source}: recognised as layout {name}"
         manifest = dataclasses.replace(manifest, notes=(note, *manifest.notes))
@@ -92,6 +95,13 @@ def read_layout(
     if len(manifest.classes) < min_classes:
         raise ManifestError(_too_few_classes(manifest, min_classes))
     return manifest
+
+
+def _with_stream(manifest: Manifest, stream: int) -> Manifest:
+    if not stream:
+        return manifest
+    clips = (dataclasses.replace(clip, stream=stream) for clip in manifest.clips)
+    return dataclasses.replace(manifest, clips=tuple(clips))
 
 
 def recognise(source: Path) -> LayoutName | None:

@@ -10,13 +10,15 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidette.data.faults import Faults
 from vidette.data.folder import SPLIT_NAMES, VIDEO_ENDINGS, class_folders, natural_key, scan_folder, some
+from vidette.data.prepared import find_prepared
 from vidette.errors import ManifestError, StorageError
+from vidette.video.shards import is_shard_clip
 
 __all__ = [
     "LabelledClip",
@@ -26,7 +28,7 @@ __all__ = [
     "write_manifest",
 ]
 
-_COLUMNS = ("path", "label", "group", "split", "fold", "start_seconds", "end_seconds", "fps")
+_COLUMNS = ("path", "label", "group", "split", "fold", "start_seconds", "end_seconds", "fps", "stream")
 _LISTED = 10
 
 
@@ -44,6 +46,7 @@ class LabelledClip:
         fold: The fold where the manifest says so.
         part_of: Name of the clip that this one was cut from, by ``expand_windows``.
         fps: Frames a second where ``path`` is a folder of frames; None for a video file.
+        stream: Which of the file's video streams, from 0.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class LabelledClip:
     fold: str | None = None
     part_of: str | None = None
     fps: float | None = None
+    stream: int = 0
 
     @property
     def name(self) -> str:
@@ -117,6 +121,22 @@ class Manifest:
         clips = (dataclasses.replace(clip, split=named.get(i)) for i, clip in enumerate(self.clips))
         return dataclasses.replace(self, clips=tuple(clips))
 
+    def without(self, names: Collection[str]) -> Manifest:
+        """Return the manifest without the clips of these names, and without classes that lose all theirs.
+
+        Raises:
+            ManifestError: Fewer than two classes are left.
+        """
+        clips = tuple(clip for clip in self.clips if clip.name not in names)
+        left = {clip.label for clip in clips}
+        classes = tuple(label for label in self.classes if label in left)
+        if len(classes) < 2:
+            raise ManifestError(
+                f"{self.source}: {len(clips)} of {len(self.clips)} clips can be read, of {len(classes)}"
+                " classes; expected at least 2 classes to tell apart; repair the clips"
+            )
+        return dataclasses.replace(self, clips=clips, classes=classes)
+
     def describe(self) -> tuple[str, ...]:
         """Return lines for a reader: totals, clips and groups of each class, splits, folds, notes, warnings."""
         groups_of: dict[str, set[str]] = {label: set() for label in self.classes}
@@ -136,9 +156,10 @@ class Manifest:
 def read_manifest(source: str | Path, *, group_from: str | None = None, min_classes: int = 2) -> Manifest:
     """Read a folder of class folders, or a CSV.
 
-    A folder is ``<class>/**/<video>``, or ``train|val|test/<class>/**/<video>``; where it holds a
-    ``manifest.csv``, that is read instead and a note says so. A CSV has a header with ``path,label`` and,
-    where known, ``group``, ``split``, ``fold``, ``start_seconds``, ``end_seconds``; other columns are ignored
+    A folder is one that ``vidette prepare`` wrote, or ``<class>/**/<video>``, or
+    ``train|val|test/<class>/**/<video>``; where it holds a ``manifest.csv``, that is read instead and a note
+    says so. A CSV has a header with ``path,label`` and, where known, ``group``, ``split``, ``fold``,
+    ``start_seconds``, ``end_seconds``, ``fps`` (of a folder of frames), ``stream``; other columns are ignored
     and paths are absolute or relative to the CSV's folder.
 
     Args:
@@ -156,12 +177,15 @@ def read_manifest(source: str | Path, *, group_from: str | None = None, min_clas
             f"{source}: there is no such folder or CSV; give a folder of class folders or a CSV"
         )
     folder, table = (source, source / "manifest.csv") if source.is_dir() else (source.parent, source)
+    prepared = find_prepared(source)
     if table.is_file():
         manifest = _read_table(table, source)
     else:
         scan = scan_folder(source)
         found = (LabelledClip(video.path, video.label, split=video.split) for video in scan.videos)
         manifest = _manifest(source, found, notes=scan.notes, warnings=scan.warnings)
+    if prepared:
+        manifest = dataclasses.replace(manifest, warnings=(*manifest.warnings, *prepared.warnings()))
     if group_from is not None:
         manifest = with_groups(manifest, folder, group_from)
     if len(manifest.classes) < min_classes:
@@ -203,6 +227,7 @@ def _cells(clip: LabelledClip, folder: Path) -> dict[str, str]:
         clip.label,
         *(value or "" for value in (clip.group, clip.split, clip.fold)),
         *("" if value is None else repr(float(value)) for value in numbers),
+        str(clip.stream or ""),
     )
     return dict(zip(_COLUMNS, values, strict=True))
 
@@ -302,7 +327,7 @@ def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], f
     elif path.is_dir():
         if not value["fps"]:
             faults.add("folder of frames without fps", f"line {line} {path}")
-    elif not path.is_file():
+    elif not path.is_file() and not is_shard_clip(path):
         faults.add("absent file", f"line {line} {path}")
     if not value["label"]:
         faults.add("empty label", f"line {line}")
@@ -317,7 +342,8 @@ def _clip_of_row(folder: Path, header: list[str], line: int, cells: list[str], f
     if stop is not None and stop <= (start or 0.0):
         faults.add("end_seconds is not after start_seconds", f"line {line} [{start or 0:g}, {stop:g})")
     group, fold = value["group"] or None, value["fold"] or None
-    return LabelledClip(path, value["label"], group, start, stop, split, fold, fps=fps)
+    stream = _stream(value["stream"], f"line {line} stream", faults)
+    return LabelledClip(path, value["label"], group, start, stop, split, fold, fps=fps, stream=stream)
 
 
 def _seconds(text: str, where: str, faults: Faults) -> float | None:
@@ -338,6 +364,13 @@ def _rate(text: str, where: str, faults: Faults) -> float | None:
     if rate == 0:
         faults.add("fps is 0 (expected frames a second, above 0)", where)
     return rate or None
+
+
+def _stream(text: str, where: str, faults: Faults) -> int:
+    if text and not text.isdigit():
+        faults.add("bad stream (expected a whole number from 0)", f"{where} {text!r}")
+        return 0
+    return int(text or 0)
 
 
 def _check_together(clips: list[LabelledClip], lines: list[int], faults: Faults) -> None:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 
 from vidette.classifier.classifier import Classifier
 from vidette.data.cache import ClipCache, PrepareReport, expand_windows
+from vidette.data.folder import some
 from vidette.data.layouts import LayoutOptions, read_layout
 from vidette.data.manifest import LabelledClip, Manifest, read_manifest, write_manifest
+from vidette.data.prepared import find_prepared
 from vidette.data.split import Split, SplitPlan, split_manifest
 from vidette.errors import ClassifierError, OutputExistsError, SettingError, StorageError
 from vidette.evaluation.metrics import Metrics
@@ -26,9 +28,9 @@ from vidette.training.cross_validation import CrossValidation, FoldsBy, cross_va
 from vidette.training.curves import draw_curves
 from vidette.training.fold import Listener, Trained, recipe_spec, train_fold
 from vidette.training.loop import EpochRecord
-from vidette.training.recipe import Recipe, read_recipe, write_recipe
+from vidette.training.recipe import Recipe, read_recipe, with_options, write_recipe
 
-__all__ = ["SilentListener", "TrainingRun", "new_run_folder", "read_run", "train"]
+__all__ = ["SilentListener", "TrainingRun", "fitted_recipe", "new_run_folder", "read_run", "train"]
 
 _PACKAGES = (
     "vidette",
@@ -99,7 +101,7 @@ def train(
     The test clips are read once, at the end, by the saved classifier.
 
     Args:
-        source: Folder of class folders, or a CSV manifest.
+        source: Folder of class folders, a CSV manifest, another layout, or a folder of prepared clips.
         recipe: What to train and how.
         out: The run folder.
         folds: Cross-validate: ``"column"``, ``"leave_one_group_out"``, or a number of folds.
@@ -119,13 +121,15 @@ def train(
     listener = listener or SilentListener()
     cache = cache or ClipCache()
     manifest = _read_source(source, recipe)
+    _check_prepared(source, recipe)
     split = split_manifest(manifest, _plan(recipe))
     for line in (*manifest.notes, *manifest.warnings, *split.warnings):
         listener.say(line)
     _open_folder(out, recipe, overwrite=overwrite, resume=resume)
     _say_disk(manifest.clips, cache, recipe, listener)
-    report = _prepare(manifest, cache, recipe, listener)
-    listener.say(_prepared_line(report))
+    readable, damage = _prepare(manifest, cache, recipe, listener)
+    if readable is not manifest:
+        manifest, split = readable, split_manifest(readable, _plan(recipe))
     write_recipe(recipe, out / "recipe.toml")
     _write_split(manifest, split, out)
     crossed = (
@@ -156,7 +160,8 @@ def train(
         on_progress=lambda done, total: listener.progress("test", done, total),
     )
     run = TrainingRun(out, classifier, evaluation, crossed)
-    _write_results(run, manifest, trained, curves, cache, extra=split.warnings)
+    notes = {"split": split.warnings, "clips": (*manifest.warnings, *damage)}
+    _write_results(run, manifest, trained, curves, cache, notes=notes)
     for checkpoint in out.rglob("checkpoint.pt"):
         checkpoint.unlink()
     return run
@@ -169,6 +174,7 @@ def _read_source(source: str | Path, recipe: Recipe) -> Manifest:
         fps=named.frames_fps,
         classes_file=Path(named.classes_file) if named.classes_file else None,
         videos=Path(named.videos) if named.videos else None,
+        stream=named.stream,
     )
     return read_layout(source, layout=named.layout, options=options, group_from=recipe.split.group_from)
 
@@ -223,13 +229,66 @@ def _say_disk(clips: Sequence[LabelledClip], cache: ClipCache, recipe: Recipe, l
         listener.say(f"Decoded clips will take {needed / 1e6:,.0f} MB in {cache.folder}.")
 
 
-def _prepare(manifest: Manifest, cache: ClipCache, recipe: Recipe, listener: Listener) -> PrepareReport:
+def _prepare(
+    manifest: Manifest, cache: ClipCache, recipe: Recipe, listener: Listener
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Make all clips ready; return the manifest of those that can be read, and what is wrong with clips."""
     spec = recipe_spec(recipe)
-    return cache.prepare(
-        expand_windows(manifest.clips, spec),
+    pieces = expand_windows(manifest.clips, spec)
+    report = cache.prepare(
+        pieces,
         spec,
+        on_damage=recipe.source.on_damage,
         on_progress=lambda done, total: listener.progress("clips", done, total),
     )
+    lines = _damage_lines(pieces, report)
+    for line in (_prepared_line(report), *lines):
+        listener.say(line)
+    broken = {pieces[i].part_of or pieces[i].name for i in report.skipped}
+    if not broken:
+        return manifest, lines
+    return manifest.without(broken), lines
+
+
+def _damage_lines(pieces: Sequence[LabelledClip], report: PrepareReport) -> tuple[str, ...]:
+    """Return a line that counts and names the clips left out, and one for those that lost frames."""
+    lines: list[str] = []
+    if report.skipped:
+        lines.append(f"{len(report.skipped)} clips were left out: {some(list(report.skipped.values()), 10)}")
+    if report.damaged:
+        named = [f"{pieces[i].name} ({lost} frames)" for i, lost in report.damaged.items()]
+        lines.append(f"{len(named)} clips lost frames: {some(named, 10)}")
+    return tuple(lines)
+
+
+def _check_prepared(source: str | Path, recipe: Recipe) -> None:
+    """Refuse a recipe that asks for frames which a folder of prepared clips does not hold."""
+    prepared = find_prepared(source)
+    reason = prepared.kept.refusal(recipe_spec(recipe)) if prepared else None
+    if reason:
+        raise SettingError(f"{source}: {reason}; prepare the clips again, or change the recipe")
+
+
+def fitted_recipe(source: str | Path, recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with options; where the source holds prepared clips, one that they can serve.
+
+    Clip settings that were not given as options are then those the clips were prepared with.
+
+    Raises:
+        SettingError: An option is unknown or out of range.
+        ManifestError: The source holds prepared clips, but unfinished or damaged.
+    """
+    chosen = with_options(recipe, options)
+    prepared = find_prepared(source)
+    if prepared is None or prepared.kept.refusal(recipe_spec(chosen)) is None:
+        return chosen
+    kept = prepared.kept
+    values: dict[str, Any] = {"size": kept.height, "resize": kept.resize}
+    if kept.fps is None:
+        values |= {"num_frames": kept.num_frames, "sampling": "whole", "fps": None}
+    elif recipe.clip.sampling == "window":
+        values["fps"] = kept.fps
+    return with_options(recipe, {**values, **options})
 
 
 def _prepared_line(report: PrepareReport) -> str:
@@ -254,7 +313,7 @@ def _write_results(
     curves: bytes,
     cache: ClipCache,
     *,
-    extra: Sequence[str],
+    notes: Mapping[str, Sequence[str]],
 ) -> None:
     folder, crossed = run.folder, run.cross_validation
     results = {"test": run.evaluation.to_dict(), "cross_validation": crossed.to_dict() if crossed else None}
@@ -264,7 +323,7 @@ def _write_results(
         folder / "report.html",
         title=f"{folder.name}: {manifest.source.name}",
         evaluation=run.evaluation,
-        classifier_facts=_facts(run.classifier, trained, extra),
+        classifier_facts=_facts(run.classifier, trained, notes),
         curves_png=curves,
         compared=compared,
         leaking=[name for name, _ in compared if "stratified" in name] if manifest.has_groups else [],
@@ -275,7 +334,7 @@ def _write_results(
     _write_json(folder / "evaluation.json", results)
 
 
-def _facts(classifier: Classifier, trained: Trained, warnings: Sequence[str]) -> dict[str, str]:
+def _facts(classifier: Classifier, trained: Trained, notes: Mapping[str, Sequence[str]]) -> dict[str, str]:
     parameters = sum(p.numel() for p in classifier.model.parameters())
     facts = {
         "model": f"{classifier.model_name} {dict(classifier.model_options) or ''}",
@@ -286,9 +345,7 @@ def _facts(classifier: Classifier, trained: Trained, warnings: Sequence[str]) ->
         "temperature": f"{classifier.temperature:.2f} (fitted on validation)",
         "training time": f"{trained.fit.seconds:.0f} s",
     }
-    if warnings:
-        facts["split"] = " ".join(warnings)
-    return facts
+    return facts | {name: "; ".join(lines) for name, lines in notes.items() if lines}
 
 
 def _versions() -> dict[str, str]:

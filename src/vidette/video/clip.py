@@ -14,7 +14,7 @@ import numpy as np
 from vidette.errors import SettingError, unknown_name
 
 # Raised when decoding or resizing gives other pixels, so that caches made before are not used.
-_PIXEL_RULE = 2
+_PIXEL_RULE = 3
 
 __all__ = ["Clip", "ClipSpec", "Frame", "SpanRange"]
 
@@ -46,11 +46,14 @@ class Clip:
         pixels: uint8 ``(T, H, W, 3)``, RGB, already at the spec's size.
         seconds: float64 ``(T,)``, when each frame was shown, since the first frame of the source.
         repeated: How many of the frames stand in for time after the source's end.
+        lost_frames: How many frames of the source were due in the clip's time but do not decode, or come out
+            corrupt; the frames before them stand in. Counted where decoding met damage.
     """
 
     pixels: np.ndarray
     seconds: np.ndarray
     repeated: int = 0
+    lost_frames: int = 0
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.shape[-1] != 3 or self.pixels.dtype != np.uint8:

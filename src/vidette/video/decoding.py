@@ -2,31 +2,46 @@
 
 The packets alone tell when frames are shown. Every frame that leaves the decoder is compared with what they
 promised; where the two disagree (headers that lie, packets without times, damage) the file is decoded once to
-count its real frames, and these are then known by their place.
+count its real frames and those that are lost. Where a reading disagrees with that count too (damage again), it
+decodes from the start, as the count did, and knows frames by their place. From the first damage on, every
+reading has a fresh decoder of one thread: what stands in for damage would depend on threads and on what was
+decoded before.
 """
 
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vidette.errors import EmptyVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
-from vidette.video.packets import PacketScan, breaks_off, open_container, read_packets, scan_packets
+from vidette.video.packets import (
+    DECODER_OPTIONS,
+    NO_TIME,
+    PacketScan,
+    breaks_off,
+    num_video_streams,
+    open_container,
+    read_packets,
+    scan_packets,
+)
 
-__all__ = ["DisagreementError", "FrameDecoder", "Timeline"]
+__all__ = ["DisagreementError", "FrameDecoder", "StreamFacts", "Timeline"]
 
 _DECODER_THREADS = 3
 _JUMP_PACKETS = 24
 """Skip to a later key frame only over at least this many packets: starting afresh costs a few."""
+
+_ASPECTS = 1 / 16, 16
+"""Widths over heights of a pixel that are believed; others are damage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +53,48 @@ class Timeline:
         pts: int64 ``(F,)`` by which decoded frames are known, or None: by their place instead.
         num_promised: Frames that the file says it has.
         ends_early: The file breaks off, or its end does not decode.
+        counted: Every frame was decoded once to make it.
+        lost_seconds: float64 ``(L,)``, when frames were due that did not decode or came out corrupt; nan where
+            unknown.
     """
 
     seconds: np.ndarray
     pts: np.ndarray | None
     num_promised: int
     ends_early: bool
+    counted: bool = False
+    lost_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def num_lost(self, start_seconds: float, stop_seconds: float) -> int:
+        """Return how many frames are lost in ``[start, stop)``; those of an unknown time count everywhere."""
+        outside = (self.lost_seconds < start_seconds) | (self.lost_seconds >= stop_seconds)
+        return int(np.sum(~outside))
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """What a container says of itself and of the stream that was chosen; None where it does not say.
+
+    Attributes:
+        container, codec: FFmpeg's names.
+        fps: Mean frames a second.
+        bit_rate: Bits a second of the whole file.
+        promised_seconds: How long the stream lasts.
+        last_frame_seconds: How long its last frame is shown.
+        has_audio: Whether there is a sound track.
+        num_video_streams: How many video streams there are, without cover pictures.
+        pixel_aspect: Width over height of a pixel as shown.
+    """
+
+    container: str
+    codec: str
+    fps: float | None
+    bit_rate: int | None
+    promised_seconds: float | None
+    last_frame_seconds: float | None
+    has_audio: bool
+    num_video_streams: int
+    pixel_aspect: float
 
 
 class DisagreementError(Exception):
@@ -56,33 +107,39 @@ class FrameDecoder:
     Attributes:
         path: The file.
         held_bytes: Packets up to this sum are read once and kept.
-        damaged_packets: How many packets the decoder refused in the last reading.
     """
 
-    def __init__(self, path: Path, *, held_bytes: int) -> None:
+    def __init__(self, path: Path, *, held_bytes: int, stream: int = 0) -> None:
         self.path = path
         self.held_bytes = held_bytes
-        self.damaged_packets = 0
+        self._stream_number = stream
         self._readings = 0
+        self._damaged = False
+        self._careful = False
         self._known_scan: PacketScan | None = None
         self._known_timeline: Timeline | None = None
         self._origin_known = False
-        self._positions: dict[int, int] = {}
         self._open()
-
-    @property
-    def container(self) -> InputContainer:
-        """The open container; another one after a reading that began anew."""
-        return self._container
-
-    @property
-    def stream(self) -> VideoStream:
-        """The video stream of :attr:`container`."""
-        return self._stream
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+    @property
+    def facts(self) -> StreamFacts:
+        """What the container says."""
+        rate = self._stream.average_rate
+        return StreamFacts(
+            container=self._container.format.name,
+            codec=self._stream.codec_context.name,
+            fps=float(rate) if rate else None,
+            bit_rate=self._container.bit_rate or None,
+            promised_seconds=self._promised_seconds(),
+            last_frame_seconds=float(1 / rate) if rate else None,
+            has_audio=bool(self._container.streams.audio),
+            num_video_streams=num_video_streams(self._container),
+            pixel_aspect=_pixel_aspect(self._stream),
+        )
 
     def wanted(self, timeline: Timeline, indices: np.ndarray) -> Iterator[av.VideoFrame]:
         """Yield the frames at ascending indices, decoding as little as exactness allows."""
@@ -92,12 +149,15 @@ class FrameDecoder:
                 if place in chosen:
                     yield picture
             return
+        if len(indices) == 0:
+            return
         runs = self._runs(timeline.pts[indices].tolist())
         if runs[0][0] > 0:
             self._check_origin(timeline.pts[0])
         for position, wanted in runs:
+            self._check_run(timeline, position, wanted[-1])
             missing = deque(wanted)
-            for picture in self._checked(position, frozenset(wanted)):
+            for _, picture in self._checked(timeline.pts, position, frozenset(wanted)):
                 if picture.pts == missing[0]:
                     missing.popleft()
                     yield picture
@@ -114,12 +174,16 @@ class FrameDecoder:
         if low >= high:
             return
         self._check_origin(timeline.pts[0])
-        first, last = timeline.pts[low], timeline.pts[high - 1]
-        for picture in self._checked(self._scan().start_of(int(first)), None):
-            pts = picture.pts or 0
-            if pts >= first:
-                yield int(np.searchsorted(timeline.pts, pts)), picture
-            if pts >= last:
+        expected, start = low, self._scan().start_of(int(timeline.pts[low]))
+        self._check_run(timeline, start, int(timeline.pts[high - 1]))
+        for index, picture in self._checked(timeline.pts, start):
+            if index < low:
+                continue
+            if index != expected:
+                raise DisagreementError
+            yield index, picture
+            expected += 1
+            if expected == high:
                 return
         raise DisagreementError
 
@@ -129,7 +193,7 @@ class FrameDecoder:
         runs: list[tuple[int, list[int]]] = []
         for pts in wanted:
             start = scan.start_of(pts)
-            if runs and start - self._positions[runs[-1][1][-1]] < _JUMP_PACKETS:
+            if runs and start - scan.position_of(runs[-1][1][-1]) < _JUMP_PACKETS:
                 runs[-1][1].append(pts)
             else:
                 runs.append((start, [pts]))
@@ -143,38 +207,60 @@ class FrameDecoder:
                 raise DisagreementError
             self._origin_known = True
 
-    def _checked(self, position: int, wanted: frozenset[int] | None) -> Iterator[av.VideoFrame]:
-        """Decode from a key packet on; every frame must be one that the packets promised, in its order."""
-        previous: int | None = None
-        for picture in self._decoded(position, wanted):
-            pts = picture.pts
-            if pts is None or pts not in self._positions or (previous is not None and pts <= previous):
+    def _check_run(self, timeline: Timeline, position: int, last_pts: int) -> None:
+        """Make sure that no frame is known to be lost from a key packet to the last one that is wanted."""
+        if len(timeline.lost_seconds) and timeline.pts is not None:
+            bounds = np.array([self._scan().pts[position], last_pts])
+            start, stop = self._seconds(bounds, timeline.pts[0])
+            if timeline.num_lost(start if position else -np.inf, np.nextafter(stop, np.inf)):
                 raise DisagreementError
-            previous = pts
-            yield picture
+
+    def _checked(
+        self, known: np.ndarray, position: int, wanted: frozenset[int] | None = None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode from a key packet on; every frame must be a known one, in order, and none be damaged."""
+        previous = -1
+        for picture in self._decoded(position, wanted):
+            index = -1 if picture.pts is None else int(np.searchsorted(known, picture.pts))
+            unknown = not 0 <= index < len(known) or known[index] != picture.pts
+            if unknown or index <= previous or self._damaged:
+                self._careful = self._careful or self._damaged
+                raise DisagreementError
+            previous = index
+            yield index, picture
 
     def _decoded(self, position: int, wanted: frozenset[int] | None = None) -> Iterator[av.VideoFrame]:
-        """Decode from a key packet on; unwanted frames that nothing refers to may be left out."""
+        """Decode from a key packet on; unwanted frames that nothing refers to may be left out.
+
+        ``_damaged`` tells whether a packet was corrupt or refused, or a frame called corrupt.
+        """
         self._readings += 1
         mine = self._readings
-        self.damaged_packets = 0
+        self._damaged = False
+        if self._careful:
+            self._container.close()
+            self._open()
         packets = self._packets_from(position)
         codec = self._stream.codec_context
         codec.flush_buffers()
         codec.skip_frame = "DEFAULT"
+        skips = wanted is not None and not self._careful and not self._scan().has_holes
         for packet in itertools.chain(packets, [None]):
             if mine != self._readings:
                 raise VideoError(
                     self.path, "another reading was begun; open the file twice to read it twice at once"
                 )
-            if wanted is not None and packet is not None:
-                codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            self._damaged = self._damaged or (packet is not None and packet.is_corrupt)
+            if skips and packet is not None:
+                codec.skip_frame = "DEFAULT" if packet.pts in (wanted or ()) else "NONREF"
             try:
                 pictures = codec.decode(packet)
             except av.FFmpegError:
-                self.damaged_packets += 1
+                self._damaged = True
                 continue
-            yield from pictures
+            for picture in pictures:
+                self._damaged = self._damaged or picture.is_corrupt
+                yield picture
 
     def _packets_from(self, position: int) -> Iterator[Packet[VideoStream]]:
         """Return the packets from a position in decoding order, kept or read again."""
@@ -185,25 +271,26 @@ class FrameDecoder:
             self._container.close()
             self._open()
             return read_packets(self._container, self._stream)
-        pts, dts = scan.pts[position], scan.dts[position]
+        pts = int(scan.pts[position])
         try:
-            self._container.seek((pts if dts is None else dts) or 0, stream=self._stream)
+            self._container.seek(int(scan.dts[position]), stream=self._stream)
         except av.FFmpegError as error:
             raise DisagreementError from error
         packets = read_packets(self._container, self._stream)
         return itertools.dropwhile(lambda packet: packet.pts != pts, packets)
 
     def _open(self) -> None:
-        self._container, self._stream = open_container(self.path)
+        self._container, self._stream = open_container(self.path, stream=self._stream_number)
+        self._stream.codec_context.options = DECODER_OPTIONS
         self._stream.codec_context.thread_type = "FRAME"
-        self._stream.codec_context.thread_count = _DECODER_THREADS
+        self._stream.codec_context.thread_count = 1 if self._careful else _DECODER_THREADS
 
     # What the packets tell.
 
     def _scan(self) -> PacketScan:
         if self._known_scan is None:
             self._known_scan = scan_packets(self._container, self._stream, held_bytes=self.held_bytes)
-            self._positions = {pts: i for i, pts in enumerate(self._known_scan.pts) if pts is not None}
+            self._careful = self._known_scan.keys[:1].tolist() != [0]
         return self._known_scan
 
     def timeline(self) -> Timeline:
@@ -212,40 +299,64 @@ class FrameDecoder:
             scan = self._scan()
             # AVI keeps no presentation times: where frames are reordered, those of its packets are guesses.
             guessed = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-            pts = None if guessed else scan.display_pts()
-            if pts is None:
-                return self.counted_timeline()
-            seconds = (pts - pts[0]) * float(self._stream.time_base or 1)
+            if guessed or not scan.tells_display:
+                return self._counted_timeline()
+            pts = scan.display_pts
             num_promised, ends_early = self._promise(len(pts))
-            self._known_timeline = Timeline(seconds, pts, num_promised, ends_early)
+            self._known_timeline = Timeline(self._seconds(pts, pts[0]), pts, num_promised, ends_early)
         return self._known_timeline
+
+    def doubted(self, timeline: Timeline) -> Timeline:
+        """Return what to go by instead of a timeline that a reading has disagreed with."""
+        return replace(timeline, pts=None) if timeline.counted else self._counted_timeline()
+
+    def _seconds(self, pts: np.ndarray, first_pts: int) -> np.ndarray:
+        return (pts - first_pts) * float(self._stream.time_base or 1)
 
     def _promise(self, num_packets: int) -> tuple[int, bool]:
         """Return how many frames the file says it has, and whether it breaks off before them."""
-        seconds, rate = self.promised_seconds(), self._stream.average_rate
+        seconds, rate = self._promised_seconds(), self._stream.average_rate
         said = self._stream.frames or (round(seconds * float(rate)) if seconds and rate else 0)
-        breaks = self._scan().breaks_inside or (said > num_packets and breaks_off(self.path))
+        breaks = self._scan().breaks_inside or (
+            (said > num_packets or self._container.format.name == "gif") and breaks_off(self.path)
+        )
         return max(said, num_packets) if breaks else num_packets, breaks
 
-    def counted_timeline(self) -> Timeline:
+    def _counted_timeline(self) -> Timeline:
         """Decode everything once and keep when each frame is shown."""
         scan = self._scan()
-        pts = [picture.pts for picture in self._decoded(0)]
-        num_promised, ends_early = self._promise(len(scan.pts))
-        if self.damaged_packets and (
-            not pts or pts[-1] != max((p for p in scan.pts if p is not None), default=None)
-        ):
+        stamps, corrupt = self._stamps()
+        if (self._damaged or len(stamps) < len(scan.display_pts)) and not self._careful:
+            self._careful = True
+            stamps, corrupt = self._stamps()
+        pts, num_packets, damaged = stamps[stamps != NO_TIME], len(scan.display_pts), self._damaged
+        num_promised, ends_early = self._promise(num_packets)
+        if damaged and (len(stamps) == 0 or stamps[-1] != scan.display_pts.max(initial=NO_TIME)):
             ends_early = True
-        if not pts:
-            raise self._frameless(len(scan.pts), ends_early=ends_early)
-        stamps = np.array([np.nan if p is None else p for p in pts])
-        if np.all(np.diff(stamps) > 0):
-            seconds = (stamps - stamps[0]) * float(self._stream.time_base or 1)
+        if len(stamps) == 0:
+            raise self._frameless(num_packets, ends_early=ends_early)
+        if len(pts) == len(stamps) and np.all(np.diff(pts) > 0):
+            seconds = self._seconds(pts, pts[0])
+            known = pts if scan.seekable else None
+            missing = np.setdiff1d(scan.display_pts, pts) if damaged and scan.times_known else pts[:0]
+            lost = np.sort(np.append(seconds[corrupt], self._seconds(missing, pts[0])))
         else:
             rate = self._stream.average_rate or self._stream.guessed_rate or 25
-            seconds = np.arange(len(pts)) / float(rate)
-        self._known_timeline = Timeline(seconds, None, max(num_promised, len(pts)), ends_early)
+            seconds, known = np.arange(len(stamps)) / float(rate), None
+            num_missing = max(num_packets - len(stamps), 0) if damaged else 0
+            lost = np.append(seconds[corrupt], np.full(num_missing, np.nan))
+        self._known_timeline = Timeline(
+            seconds, known, max(num_promised, len(stamps)), ends_early, counted=True, lost_seconds=lost
+        )
         return self._known_timeline
+
+    def _stamps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Decode everything; return int64 ``(F,)`` presentation times and bool ``(F,)``, which are corrupt."""
+        stamps, corrupt = array("q"), array("b")
+        for picture in self._decoded(0):
+            stamps.append(NO_TIME if picture.pts is None else picture.pts)
+            corrupt.append(picture.is_corrupt)
+        return np.array(stamps, dtype=np.int64), np.array(corrupt, dtype=bool)
 
     def first_frame(self) -> av.VideoFrame:
         """Decode the first frame.
@@ -255,11 +366,11 @@ class FrameDecoder:
         """
         first = next(self._decoded(0), None)
         if first is None:
-            self.counted_timeline()
-            raise self._frameless(len(self._scan().pts), ends_early=False)
+            self._counted_timeline()
+            raise self._frameless(len(self._scan().display_pts), ends_early=False)
         return first
 
-    def promised_seconds(self) -> float | None:
+    def _promised_seconds(self) -> float | None:
         """Return how long the header says the video lasts, None if it does not."""
         stream = self._stream
         if stream.duration and stream.time_base:
@@ -285,3 +396,9 @@ class FrameDecoder:
             f"{len(seconds)} of {timeline.num_promised} frames decode, until {seconds[-1]:.3f} s: the file"
             " breaks off or is damaged; copy it again, or ask for a segment before that",
         )
+
+
+def _pixel_aspect(stream: VideoStream) -> float:
+    """Return how wide a pixel is shown for its height, 1 where the file does not say or cannot mean it."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if _ASPECTS[0] <= aspect <= _ASPECTS[1] else 1.0

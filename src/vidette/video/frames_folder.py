@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from vidette.errors import EmptyVideoError, MissingVideoError, SettingError, UnreadableVideoError
-from vidette.video.clip import Clip, ClipSpec, Frame
 from vidette.video.reader import VideoInfo
-from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
-from vidette.video.transforms import FrameResizer
+from vidette.video.stills import Stills
 
 __all__ = ["PICTURE_ENDINGS", "FramesFolder", "frames_digest", "open_frames", "picture_files"]
 
@@ -67,42 +63,30 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)] + [(0, name)]
 
 
-class FramesFolder:
+class FramesFolder(Stills):
     """The pictures of a folder as a video. Times are seconds since the first frame.
 
     Attributes:
         path: The folder.
-        damaged_packets: Always 0: a picture that cannot be read is an error.
+        lost_frames: Always 0: a picture that cannot be read is an error.
     """
-
-    damaged_packets = 0
 
     def __init__(self, folder: str | Path, *, fps: float) -> None:
         if not 0 < fps < math.inf:
             raise SettingError(f"fps is {fps}; expected frames a second, above 0")
-        self.path = Path(folder)
-        if not self.path.exists():
-            raise MissingVideoError(self.path, "there is no such folder of frames")
-        if not self.path.is_dir():
-            raise UnreadableVideoError(self.path, "is a file; a frame rate goes with a folder of frames")
-        self._files = picture_files(self.path)
+        path = Path(folder)
+        if not path.exists():
+            raise MissingVideoError(path, "there is no such folder of frames")
+        if not path.is_dir():
+            raise UnreadableVideoError(path, "is a file; a frame rate goes with a folder of frames")
+        self._files = picture_files(path)
         self._fps = fps
         self._size: tuple[int, int] | None = None
         if not self._files:
             raise EmptyVideoError(
-                self.path, f"the folder holds no picture; expected {', '.join(sorted(PICTURE_ENDINGS))}"
+                path, f"the folder holds no picture; expected {', '.join(sorted(PICTURE_ENDINGS))}"
             )
-
-    def __enter__(self) -> FramesFolder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Do nothing: no file stays open between frames."""
+        super().__init__(path, np.arange(len(self._files), dtype=np.float64) / fps)
 
     @property
     def info(self) -> VideoInfo:
@@ -122,71 +106,6 @@ class FramesFolder:
             rotation_degrees=0,
             has_audio=False,
         )
-
-    def frame_seconds(self) -> np.ndarray:
-        """Return when every frame is shown, float64 ``(F,)``, ascending from 0."""
-        return np.arange(len(self._files), dtype=np.float64) / self._fps
-
-    def clip(
-        self, spec: ClipSpec, *, start_seconds: float | None = None, stop_seconds: float | None = None
-    ) -> Clip:
-        """Cut one clip as :meth:`vidette.video.reader.Video.clip` does, reading only the frames it needs.
-
-        Args:
-            spec: Which frames and what size.
-            start_seconds: Start of the segment ``[start, stop)``; default the first frame.
-            stop_seconds: End of the segment; default after the last frame.
-
-        Raises:
-            SettingError: The segment is empty or starts before 0.
-            EmptyVideoError: No frame lies in the segment.
-            UnreadableVideoError: A picture cannot be read, or has another size than the first one read.
-        """
-        low, high = self._segment(start_seconds, stop_seconds)
-        times = self.frame_seconds()
-        first, last = float(times[low]), float(times[high - 1])
-        wanted = target_seconds(spec, first_seconds=first, last_seconds=last)
-        picks = pick_frames(times[low:high], wanted) + low
-        indices, places = np.unique(picks, return_inverse=True)
-        resizer = FrameResizer(spec)
-        pixels = np.stack([resizer(self._read(int(index))) for index in indices])[places]
-        return Clip(pixels, times[picks], int(np.sum(wanted > last + TOLERANCE_SECONDS)))
-
-    def frames(
-        self,
-        spec: ClipSpec | None = None,
-        *,
-        start_seconds: float | None = None,
-        stop_seconds: float | None = None,
-    ) -> Iterator[Frame]:
-        """Yield the frames of a segment in order; arguments and errors as :meth:`clip`.
-
-        Args:
-            spec: Resizes to its size; default RGB at the pictures' own size.
-            start_seconds: Start of the segment ``[start, stop)``; default the first frame.
-            stop_seconds: End of the segment; default after the last frame.
-        """
-        resizer = FrameResizer(spec) if spec else None
-        low, high = self._segment(start_seconds, stop_seconds)
-        for index in range(low, high):
-            pixels = self._read(index)
-            yield Frame(resizer(pixels) if resizer else pixels, index / self._fps, index)
-
-    def _segment(self, start_seconds: float | None, stop_seconds: float | None) -> tuple[int, int]:
-        """Return the first frame in ``[start, stop)`` and the first one after it, as indices."""
-        start = 0.0 if start_seconds is None else start_seconds
-        stop = math.inf if stop_seconds is None else stop_seconds
-        if not 0 <= start < stop:
-            raise SettingError(f"segment [{start:g}, {stop:g}) s; expected a start from 0 and a later stop")
-        times = self.frame_seconds()
-        low, high = np.searchsorted(times, np.array([start, stop]) - TOLERANCE_SECONDS)
-        if low >= high:
-            raise EmptyVideoError(
-                self.path,
-                f"no frame lies in the segment [{start:g}, {stop:g}) s; the {len(times)} frames last"
-                f" until {times[-1]:.3f} s",
-            )
-        return int(low), int(high)
 
     def _read(self, index: int) -> np.ndarray:
         """Return a picture as uint8 ``(H, W, 3)``, RGB, its rotation applied."""

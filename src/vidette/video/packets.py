@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
+import mmap
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -24,24 +26,52 @@ from vidette.errors import (
     UnreadableVideoError,
 )
 
-__all__ = ["PacketScan", "breaks_off", "open_container", "read_packets", "scan_packets"]
+__all__ = [
+    "DECODER_OPTIONS",
+    "MAX_PIXELS",
+    "NO_TIME",
+    "PacketScan",
+    "breaks_off",
+    "check_file",
+    "check_size",
+    "no_such_stream",
+    "num_video_streams",
+    "open_container",
+    "read_packets",
+    "scan_packets",
+]
 
+MAX_PIXELS = 35_651_584
+"""Pixels of the largest picture that is decoded, 8704x4096: that of level 6.2 in H.264, H.265 and AV1.
+
+More is refused before memory is taken for it; a header that is damaged can claim anything.
+"""
+
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+_OPTIONS = {"protocol_whitelist": "file", **DECODER_OPTIONS}
+NO_TIME = np.iinfo(np.int64).min
+"""Stands for a time that is not known."""
 _TEXT_FORMATS = frozenset({"ass", "concat", "hls", "lrc", "microdvd", "sdp", "srt", "tty", "webvtt"})
 _MP4_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid"}
 )
+_GIF_PICTURE, _GIF_END = 0x2C, 0x3B
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
-    """Open a file and choose its video stream (the first that is not a cover picture).
+def open_container(path: Path, *, stream: int = 0) -> tuple[InputContainer, VideoStream]:
+    """Open a file and choose one of its video streams; cover pictures do not count.
+
+    Args:
+        path: The file; nothing outside it is opened, whatever it names.
+        stream: Which video stream, from 0.
 
     Raises:
-        VideoError: One of its kinds: missing, empty, no video stream, truncated, unreadable.
+        VideoError: One of its kinds: missing, empty, no such video stream, truncated, unreadable.
     """
-    _check_file(path)
+    check_file(path)
     try:
-        container = av.open(f"file:{path}", mode="r", metadata_errors="ignore")
+        container = av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=_OPTIONS)
     except av.FFmpegError as error:
         if breaks_off(path):
             raise TruncatedVideoError(
@@ -49,13 +79,18 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
             ) from error
         raise UnreadableVideoError(path, f"not a video that FFmpeg can open ({error.strerror})") from error
     try:
-        return container, _video_stream(container, path)
+        return container, _video_stream(container, path, stream=stream)
     except (NoVideoStreamError, UnreadableVideoError):
         container.close()
         raise
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Make sure that there is a file with something in it.
+
+    Raises:
+        MissingVideoError, UnreadableVideoError, EmptyVideoError: There is none, it is a folder, it is empty.
+    """
     if not path.exists():
         raise MissingVideoError(path, "there is no such file")
     if not path.is_file():
@@ -64,17 +99,55 @@ def _check_file(path: Path) -> None:
         raise EmptyVideoError(path, "the file has zero bytes")
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+def check_size(path: Path, *, width: int, height: int) -> None:
+    """Make sure that pictures are of a size that is decoded.
+
+    Raises:
+        UnreadableVideoError: They have more than :data:`MAX_PIXELS`.
+    """
+    if width * height > MAX_PIXELS:
+        raise UnreadableVideoError(
+            path,
+            f"says that its pictures are {width}x{height}, over {MAX_PIXELS} pixels: its header is damaged, or"
+            " scale it down first",
+        )
+
+
+def num_video_streams(container: InputContainer) -> int:
+    """Return how many video streams a container has; cover pictures do not count."""
+    return len(_video_streams(container))
+
+
+def _video_streams(container: InputContainer) -> list[VideoStream]:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if container.metadata.get("major_brand") == "avis" and any(s.frames > 1 for s in streams):
+        return [s for s in streams if s.frames > 1]  # an AVIF sequence holds its cover as one more stream
+    return streams
+
+
+def _video_stream(container: InputContainer, path: Path, *, stream: int) -> VideoStream:
     if container.format.name in _TEXT_FORMATS:
         raise UnreadableVideoError(path, f"is text ({container.format.name}), not a video")
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams = _video_streams(container)
     if not streams:
         held = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
         raise NoVideoStreamError(path, f"holds no video stream (it holds {held})")
-    stream = streams[0]
-    if getattr(stream, "codec_context", None) is None:
+    if not 0 <= stream < len(streams):
+        raise no_such_stream(path, stream, held=len(streams))
+    chosen = streams[stream]
+    if getattr(chosen, "codec_context", None) is None:
         raise UnreadableVideoError(path, "no decoder for its video codec; convert it to H.264")
-    return stream
+    check_size(path, width=chosen.codec_context.width, height=chosen.codec_context.height)
+    return chosen
+
+
+def no_such_stream(path: Path, stream: int, *, held: int) -> NoVideoStreamError:
+    """Return the error that says how many video streams there are."""
+    return NoVideoStreamError(
+        path,
+        f"has no video stream {stream}: it holds {held}; expected "
+        + ("0" if held == 1 else f"0 to {held - 1}"),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,38 +155,70 @@ class PacketScan:
     """What one pass over a stream's packets showed; one entry a packet, in decoding order.
 
     Attributes:
-        pts: Presentation times in units of the stream's time base; None where a packet has none.
-        dts: Decoding times, likewise.
-        keys: Positions of the packets where decoding can start, ascending.
-        key_pts: Their presentation times.
+        pts: int64 ``(P,)``, presentation times in units of the stream's time base.
+        dts: int64 ``(P,)``, decoding times, likewise; the presentation time where a packet has none.
+        shown: bool ``(P,)``, whether its frame is shown; an edit list may want it decoded only.
+        keys: int64 ``(K,)``, positions of the packets where decoding can start, ascending.
         packets: The packets themselves, or None when they are too many to keep.
+        times_known: Every packet has a presentation time, and no two the same.
         breaks_inside: The container could not be read to its end, or its last packet is cut short.
     """
 
-    pts: tuple[int | None, ...]
-    dts: tuple[int | None, ...]
-    keys: tuple[int, ...]
-    key_pts: tuple[int, ...]
+    pts: np.ndarray
+    dts: np.ndarray
+    shown: np.ndarray
+    keys: np.ndarray
     packets: tuple[Packet[VideoStream], ...] | None
+    times_known: bool
     breaks_inside: bool
 
-    def display_pts(self) -> np.ndarray | None:
-        """Return int64 ``(F,)``, the ascending times of the promised frames; None if packets do not tell."""
-        known = [pts for pts in self.pts if pts is not None]
-        if len(known) < len(self.pts) or len(set(known)) < len(known) or not known or self.keys[:1] != (0,):
-            return None
-        return np.sort(np.array(known, dtype=np.int64))
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.pts, kind="stable")
+
+    @cached_property
+    def display_pts(self) -> np.ndarray:
+        """int64 ``(F,)``, the presentation times of the frames that are shown, in order."""
+        return np.sort(self.pts[self.shown])
+
+    @property
+    def tells_display(self) -> bool:
+        """Whether the packets alone say when every frame is shown."""
+        return self.times_known and self.seekable and self.keys[0] == 0 and bool(self.shown.any())
+
+    @cached_property
+    def _key_pts(self) -> np.ndarray:
+        return self.pts[self.keys]
+
+    @cached_property
+    def seekable(self) -> bool:
+        """Whether decoding can start at a key packet: there are some, in order of time."""
+        stamps = self._key_pts
+        return len(stamps) > 0 and stamps[0] != NO_TIME and bool(np.all(np.diff(stamps) > 0))
+
+    @cached_property
+    def has_holes(self) -> bool:
+        """Whether a frame may be missing: one is shown much longer than is usual in this stream.
+
+        A packet that is lost leaves no other sign, and what then stands in may come from any frame before it.
+        """
+        gaps = np.diff(self.display_pts)
+        return len(gaps) > 0 and bool(gaps.max() > 1.5 * np.median(gaps))
+
+    def position_of(self, pts: int) -> int:
+        """Return the position of the packet shown at ``pts``."""
+        place = np.searchsorted(self.pts, pts, sorter=self._order)
+        return int(self._order[min(int(place), len(self.pts) - 1)])
 
     def start_of(self, pts: int) -> int:
         """Return the position of the last key packet shown at or before ``pts``, else 0."""
-        return self.keys[max(bisect.bisect_right(self.key_pts, pts) - 1, 0)]
+        place = int(np.searchsorted(self._key_pts, pts, side="right"))
+        return int(self.keys[place - 1]) if place else 0
 
 
 def scan_packets(container: InputContainer, stream: VideoStream, *, held_bytes: int) -> PacketScan:
     """Read all packets of a freshly opened stream, decoding nothing; keep them up to ``held_bytes``."""
-    pts: list[int | None] = []
-    dts: list[int | None] = []
-    keys: list[int] = []
+    pts, dts, keys, shown = array("q"), array("q"), array("q"), array("b")
     held: list[Packet[VideoStream]] | None = []
     num_bytes, broken = 0, False
     try:
@@ -125,18 +230,26 @@ def scan_packets(container: InputContainer, stream: VideoStream, *, held_bytes: 
                 held.append(packet)
             if packet.is_keyframe:
                 keys.append(len(pts))
-            pts.append(packet.pts)
-            dts.append(packet.dts)
+            pts.append(NO_TIME if packet.pts is None else packet.pts)
+            dts.append(pts[-1] if packet.dts is None else packet.dts)
+            shown.append(not packet.is_discard)
             broken = packet.is_corrupt
     except av.FFmpegError:
         broken = True
-    packets = None if held is None else tuple(held)
-    key_pts = tuple(pts[key] or 0 for key in keys)
-    return PacketScan(tuple(pts), tuple(dts), tuple(keys), key_pts, packets, broken)
+    stamps = np.array(pts, dtype=np.int64)
+    return PacketScan(
+        pts=stamps,
+        dts=np.array(dts, dtype=np.int64),
+        shown=np.array(shown, dtype=bool),
+        keys=np.array(keys, dtype=np.int64),
+        packets=None if held is None else tuple(held),
+        times_known=NO_TIME not in stamps and len(np.unique(stamps)) == len(stamps),
+        breaks_inside=broken,
+    )
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of shown frames from where the container stands."""
+    """Yield the packets that hold anything from where the container stands."""
     packets = container.demux(stream)
     while True:
         try:
@@ -145,12 +258,12 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pac
             return  # PyAV at the end of a container in which another stream has appeared on the way
         if packet is None:
             return
-        if packet.size and not packet.is_discard:
+        if packet.size:
             yield packet
 
 
 def breaks_off(path: Path) -> bool:
-    """Tell whether the file is shorter than its own container says (MP4 and MOV, AVI, Matroska and WebM)."""
+    """Tell whether the file is shorter than it says itself (MP4 and MOV, AVI and WebP, Matroska, GIF)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
@@ -160,7 +273,31 @@ def breaks_off(path: Path) -> bool:
             return _matroska_end(head) > size
         if head[4:8] in _MP4_BOXES:
             return _mp4_end(file, size) > size
+        if head[:4] == b"GIF8":
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return not _gif_ends(content)
     return False
+
+
+def _gif_ends(content: mmap.mmap) -> bool:
+    """Follow a GIF's blocks; tell whether its end mark is met."""
+    try:
+        position = 13 + _gif_table_bytes(content[10])
+        while content[position] != _GIF_END:
+            if content[position] == _GIF_PICTURE:
+                position += 11 + _gif_table_bytes(content[position + 9])
+            else:
+                position += 2
+            while content[position]:
+                position += content[position] + 1
+            position += 1
+    except IndexError:
+        return False
+    return True
+
+
+def _gif_table_bytes(flags: int) -> int:
+    return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
 
 
 def _matroska_end(head: bytes) -> int:

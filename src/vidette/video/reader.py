@@ -6,6 +6,7 @@ the chosen frames need is decoded, and only they are converted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from av.video.reformatter import VideoReformatter
 from vidette.errors import EmptyVideoError, SettingError
 from vidette.video.clip import Clip, ClipSpec, Frame
 from vidette.video.decoding import DisagreementError, FrameDecoder, Timeline
+from vidette.video.pictures import PictureDecoder, is_animated_webp
 from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
-from vidette.video.transforms import FrameResizer, quarter_turns, rgb_pixels
+from vidette.video.transforms import FrameResizer, Geometry, rgb_pixels
 
-__all__ = ["HELD_BYTES", "Video", "VideoInfo", "open_video", "probe"]
+__all__ = ["HELD_BYTES", "Video", "VideoInfo", "checked_seconds", "open_video", "probe"]
 
 HELD_BYTES = 32 * 2**20
 """Packets up to this sum are read once and kept; those of a longer file are read again by seeking."""
@@ -36,14 +38,17 @@ class VideoInfo:
         container: FFmpeg's name of the container format.
         codec: FFmpeg's name of the codec.
         pixel_format: FFmpeg's name of the pixel format.
-        width: Columns as shown, rotation applied.
-        height: Rows as shown, rotation applied.
+        width: Columns as shown: stretched by the shape of the pixels, rotation applied.
+        height: Rows as shown: rotation applied.
         fps: Mean frames a second, None if unknown.
         duration_seconds: From the first frame until the last one leaves the screen.
         num_frames: Counted; None for a file too long to count at a glance.
         bit_rate: Bits a second of the whole file, None if unknown.
         rotation_degrees: The turn counterclockwise that was applied: 0, 90, 180 or 270.
         has_audio: Whether there is a sound track.
+        mirrored: Whether the picture was also mirrored left to right, after the turn.
+        interlaced: Whether the first frame is two half pictures of different times; frames are left as decoded.
+        num_video_streams: How many video streams there are; cover pictures do not count.
     """
 
     path: Path
@@ -58,13 +63,17 @@ class VideoInfo:
     bit_rate: int | None
     rotation_degrees: int
     has_audio: bool
+    mirrored: bool = False
+    interlaced: bool = False
+    num_video_streams: int = 1
 
 
-def open_video(path: str | Path, *, held_bytes: int = HELD_BYTES) -> Video:
+def open_video(path: str | Path, *, stream: int = 0, held_bytes: int = HELD_BYTES) -> Video:
     """Open a video file.
 
     Args:
         path: The file.
+        stream: Which of its video streams, from 0; cover pictures do not count.
         held_bytes: How much of a file's packets may be kept in memory; a longer file is read by seeking.
 
     Returns:
@@ -73,17 +82,30 @@ def open_video(path: str | Path, *, held_bytes: int = HELD_BYTES) -> Video:
     Raises:
         MissingVideoError: There is no such file.
         EmptyVideoError: It has zero bytes.
-        NoVideoStreamError: It holds no video.
+        NoVideoStreamError: It holds no video, or not as many streams.
         TruncatedVideoError: It breaks off before the part that says where the frames are.
-        UnreadableVideoError: It is not a video, or no decoder can open it.
+        UnreadableVideoError: It is not a video, no decoder can open it, or its pictures are over
+            :data:`vidette.video.packets.MAX_PIXELS`.
     """
-    return Video(path, held_bytes=held_bytes)
+    return Video(path, stream=stream, held_bytes=held_bytes)
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, *, stream: int = 0) -> VideoInfo:
     """Tell what a video file is; raises as :func:`open_video` and :meth:`Video.frame_seconds` do."""
-    with open_video(path) as video:
+    with open_video(path, stream=stream) as video:
         return video.info
+
+
+def checked_seconds(wanted_seconds: np.ndarray) -> np.ndarray:
+    """Return wanted times as float64 ``(N,)``.
+
+    Raises:
+        SettingError: They are not in order, not numbers, or before 0.
+    """
+    wanted = np.asarray(wanted_seconds, dtype=np.float64)
+    if wanted.ndim != 1 or not np.all(np.isfinite(wanted)) or np.any(np.diff(wanted, prepend=0.0) < 0):
+        raise SettingError(f"wanted_seconds is {wanted}; expected one row of seconds from 0, not decreasing")
+    return wanted
 
 
 class Video:
@@ -96,9 +118,15 @@ class Video:
         path: The file.
     """
 
-    def __init__(self, path: str | Path, *, held_bytes: int = HELD_BYTES) -> None:
+    def __init__(self, path: str | Path, *, stream: int = 0, held_bytes: int = HELD_BYTES) -> None:
         self.path = Path(path)
-        self._decoder = FrameDecoder(self.path, held_bytes=held_bytes)
+        self._held_bytes = held_bytes
+        self._decoder: FrameDecoder | PictureDecoder
+        if is_animated_webp(self.path):
+            self._decoder = PictureDecoder(self.path, stream=stream)
+        else:
+            self._decoder = FrameDecoder(self.path, stream=stream, held_bytes=held_bytes)
+        self._geometry = Geometry(pixel_aspect=self._decoder.facts.pixel_aspect)
 
     def __enter__(self) -> Video:
         return self
@@ -113,31 +141,37 @@ class Video:
         self._decoder.close()
 
     @property
-    def damaged_packets(self) -> int:
-        """How many packets the decoder refused in the last reading."""
-        return self._decoder.damaged_packets
+    def lost_frames(self) -> int:
+        """How many frames of the file are known by now not to decode or to come out corrupt.
+
+        Only what was decoded is known: 0 until a reading meets damage, the whole file's number from then on.
+        """
+        return len(self._decoder.timeline().lost_seconds)
 
     @property
     def info(self) -> VideoInfo:
         """What the file is; counts its frames only when it is short."""
-        short = self.path.stat().st_size <= self._decoder.held_bytes
+        short = self.path.stat().st_size <= self._held_bytes
         seconds = self.frame_seconds() if short else None
-        frame = self._decoder.first_frame()
-        turns = quarter_turns(frame)
-        rate = self._decoder.stream.average_rate
+        facts, frame = self._decoder.facts, self._decoder.first_frame()
+        height, width = self._geometry.shown_size(frame)
+        turns, mirrored = self._geometry.orientation(frame)
         return VideoInfo(
             path=self.path,
-            container=self._decoder.container.format.name,
-            codec=self._decoder.stream.codec_context.name,
+            container=facts.container,
+            codec=facts.codec,
             pixel_format=frame.format.name,
-            width=frame.height if turns % 2 else frame.width,
-            height=frame.width if turns % 2 else frame.height,
-            fps=float(rate) if rate else None,
+            width=width,
+            height=height,
+            fps=facts.fps,
             duration_seconds=self._duration_seconds(seconds),
             num_frames=None if seconds is None else len(seconds),
-            bit_rate=self._decoder.container.bit_rate or None,
+            bit_rate=facts.bit_rate,
             rotation_degrees=90 * turns,
-            has_audio=bool(self._decoder.container.streams.audio),
+            has_audio=facts.has_audio,
+            mirrored=mirrored,
+            interlaced=frame.interlaced_frame,
+            num_video_streams=facts.num_video_streams,
         )
 
     def frame_seconds(self) -> np.ndarray:
@@ -172,10 +206,12 @@ class Video:
             EmptyVideoError: No frame lies in the segment.
             TruncatedVideoError: The file breaks off, or does not decode, before the last frame that is wanted.
         """
-        try:
-            return self._cut(self._decoder.timeline(), spec, start_seconds, stop_seconds)
-        except DisagreementError:
-            return self._cut(self._decoder.counted_timeline(), spec, start_seconds, stop_seconds)
+        timeline = self._decoder.timeline()
+        while True:
+            try:
+                return self._cut(timeline, spec, start_seconds, stop_seconds)
+            except DisagreementError:
+                timeline = self._decoder.doubted(timeline)
 
     def frames(
         self,
@@ -187,7 +223,7 @@ class Video:
         """Yield the frames of a segment in the order they are shown.
 
         Args:
-            spec: Resizes to its size; default RGB at the video's own size.
+            spec: Resizes to its size; default RGB at the size that :attr:`info` says.
             start_seconds: Start of the segment ``[start, stop)``; default the first frame.
             stop_seconds: End of the segment; default after the last frame.
 
@@ -196,11 +232,45 @@ class Video:
             TruncatedVideoError: The file breaks off before the segment's end; raised after the last good frame.
             VideoError: Another reading of this video was begun meanwhile.
         """
-        resizer = FrameResizer(spec) if spec else None
+        resizer = self._resizer(spec) if spec else None
         reformatter = VideoReformatter()
         for index, seconds, picture in self._shown(start_seconds, stop_seconds):
-            pixels = resizer(picture) if resizer else rgb_pixels(picture, reformatter=reformatter)
+            pixels = (
+                resizer(picture)
+                if resizer
+                else rgb_pixels(picture, reformatter=reformatter, geometry=self._geometry)
+            )
             yield Frame(pixels, seconds, index)
+
+    def frames_at(self, spec: ClipSpec, wanted_seconds: np.ndarray) -> Iterator[Frame]:
+        """Yield the frame on display at each wanted time, decoding only what is needed and holding one frame.
+
+        Args:
+            spec: Resizes to its size; its choice of frames is not used.
+            wanted_seconds: float ``(N,)``, not decreasing, from 0; times after the last frame get the last one.
+
+        Yields:
+            N frames, each with its own index and time; a frame on display at several times comes as often.
+
+        Raises:
+            SettingError: The times are not in order, not numbers, or before 0.
+            TruncatedVideoError: The file breaks off before a wanted frame; raised after the last good one.
+            VideoError: Another reading of this video was begun meanwhile.
+        """
+        wanted, num_done = checked_seconds(wanted_seconds), 0
+        resizer, timeline = self._resizer(spec), self._decoder.timeline()
+        while num_done < len(wanted):
+            rest = wanted[num_done:]
+            good = rest[rest <= timeline.seconds[-1] + TOLERANCE_SECONDS] if timeline.ends_early else rest
+            try:
+                for frame in self._on_display(timeline, pick_frames(timeline.seconds, good), resizer=resizer):
+                    yield frame
+                    num_done += 1
+            except DisagreementError:
+                timeline = self._decoder.doubted(timeline)
+                continue
+            if len(good) < len(rest):
+                raise self._decoder.truncated(timeline)
 
     # The choice of frames.
 
@@ -214,23 +284,29 @@ class Video:
         if timeline.ends_early and high == len(timeline.seconds) and (spec.fps is None or late.any()):
             raise self._decoder.truncated(timeline)
         picks = pick_frames(times, wanted) + low
-        return Clip(self._pixels(timeline, spec, picks), timeline.seconds[picks], int(late.sum()))
-
-    def _pixels(self, timeline: Timeline, spec: ClipSpec, picks: np.ndarray) -> np.ndarray:
-        """Decode the picked frames, ascending and perhaps repeated, into uint8 ``(T, H, W, 3)``."""
         pixels = np.zeros((len(picks), spec.height, spec.width, 3), np.uint8)
-        indices, rows = np.unique(picks, return_index=True)
-        resizer = FrameResizer(spec)
+        for row, frame in enumerate(self._on_display(timeline, picks, resizer=self._resizer(spec))):
+            pixels[row] = frame.pixels
+        start = start_seconds - TOLERANCE_SECONDS if start_seconds else -np.inf
+        stop = np.inf if stop_seconds is None else stop_seconds - TOLERANCE_SECONDS
+        end = stop if spec.fps is None else min(stop, float(wanted[-1]) + TOLERANCE_SECONDS)
+        return Clip(pixels, timeline.seconds[picks], int(late.sum()), timeline.num_lost(start, end))
+
+    def _resizer(self, spec: ClipSpec) -> FrameResizer:
+        return FrameResizer(spec, geometry=self._geometry)
+
+    def _on_display(self, timeline: Timeline, picks: np.ndarray, *, resizer: FrameResizer) -> Iterator[Frame]:
+        """Decode the picked frames, ascending and perhaps repeated, one after the other."""
+        indices, counts = np.unique(picks, return_counts=True)
         num_found = 0
-        for row, picture in zip(rows, self._decoder.wanted(timeline, indices), strict=False):
-            resizer.write(picture, pixels[row])
+        for index, count, picture in zip(
+            indices.tolist(), counts.tolist(), self._decoder.wanted(timeline, indices), strict=False
+        ):
             num_found += 1
+            frame = Frame(resizer(picture), float(timeline.seconds[index]), index)
+            yield from itertools.repeat(frame, count)
         if num_found < len(indices):
             raise self._decoder.truncated(timeline)
-        first_rows = rows[np.searchsorted(indices, picks)]
-        repeats = np.flatnonzero(first_rows != np.arange(len(picks)))
-        pixels[repeats] = pixels[first_rows[repeats]]
-        return pixels
 
     def _segment(
         self, timeline: Timeline, start_seconds: float | None, stop_seconds: float | None
@@ -253,26 +329,28 @@ class Video:
         self, start_seconds: float | None, stop_seconds: float | None
     ) -> Iterator[tuple[int, float, av.VideoFrame]]:
         """Yield index, time and picture of every frame in the segment."""
-        timeline, following = self._decoder.timeline(), 0
+        timeline, shown_until = self._decoder.timeline(), -np.inf
         while True:
             low, high = self._segment(timeline, start_seconds, stop_seconds)
+            low = max(low, int(np.searchsorted(timeline.seconds, shown_until, side="right")))
             try:
-                for index, picture in self._decoder.between(timeline, max(low, following), high):
-                    yield index, float(timeline.seconds[index]), picture
-                    following = index + 1
+                for index, picture in self._decoder.between(timeline, low, high):
+                    shown_until = float(timeline.seconds[index])
+                    yield index, shown_until, picture
                 break
             except DisagreementError:
-                timeline = self._decoder.counted_timeline()
+                timeline = self._decoder.doubted(timeline)
         late = stop_seconds is None or stop_seconds > timeline.seconds[-1] + TOLERANCE_SECONDS
         if timeline.ends_early and late:
             raise self._decoder.truncated(timeline)
 
     def _duration_seconds(self, seconds: np.ndarray | None) -> float:
         """Return until when the last frame is shown, by the frames' times or, without them, by the header."""
-        promised = self._decoder.promised_seconds()
-        if seconds is None and promised is not None:
-            return promised
+        facts = self._decoder.facts
+        if seconds is None and facts.promised_seconds is not None:
+            return facts.promised_seconds
         seconds = self.frame_seconds() if seconds is None else seconds
-        rate = self._decoder.stream.average_rate
-        last = 1 / float(rate) if rate else float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+        last = facts.last_frame_seconds
+        if last is None:
+            last = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
         return float(seconds[-1]) + last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,25 +17,35 @@ from vidette.video.clip import Clip, ClipSpec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Augmentation", "FrameResizer", "augment", "clip_tensor", "pixels_tensor", "rgb_pixels"]
+__all__ = [
+    "Augmentation",
+    "FrameResizer",
+    "Geometry",
+    "augment",
+    "clip_tensor",
+    "pixels_tensor",
+    "rgb_pixels",
+]
 
 
 class FrameResizer:
     """Brings a picture to the spec's size in one pass of swscale; keep one for a source.
 
     Shrinking averages the area under each new pixel, so it does not alias; enlarging is bilinear. A rotation
-    that the frame carries (a telephone held upright) is applied.
+    or mirroring that the frame carries (a telephone held upright) is applied.
 
     Args:
         spec: Its ``height``, ``width`` and ``resize`` rule are used.
+        geometry: How the source's pictures are shown; "crop" and "pad" work on the shown picture.
 
     Example:
         >>> FrameResizer(ClipSpec(height=16, width=24))(np.zeros((33, 65, 3), np.uint8)).shape
         (16, 24, 3)
     """
 
-    def __init__(self, spec: ClipSpec) -> None:
+    def __init__(self, spec: ClipSpec, *, geometry: Geometry | None = None) -> None:
         self._spec = spec
+        self._geometry = geometry or Geometry()
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame | np.ndarray) -> np.ndarray:
@@ -50,31 +61,68 @@ class FrameResizer:
             InputMismatchError: The array is not uint8 ``(H, W, 3)``.
         """
         out = np.zeros((self._spec.height, self._spec.width, 3), np.uint8)
-        self.write(frame, out)
-        return out
-
-    def write(self, frame: av.VideoFrame | np.ndarray, out: np.ndarray) -> None:
-        """Resize one picture into ``out``, black uint8 ``(spec.height, spec.width, 3)``."""
         picture = frame if isinstance(frame, av.VideoFrame) else _wrapped(frame)
-        turns = quarter_turns(picture)
-        height, width = (picture.height, picture.width) if turns % 2 == 0 else (picture.width, picture.height)
+        height, width = self._geometry.shown_size(picture)
         rows, columns = _fitted(self._spec, height=height, width=width)
+        turns, mirrored = self._geometry.orientation(picture)
         tall, wide = (rows, columns) if turns % 2 == 0 else (columns, rows)
         small = self._reformatter.reformat(
             picture, width=wide, height=tall, format="rgb24", interpolation=Interpolation.AREA, threads=1
         )
-        _place(np.rot90(_plane(small), turns), out)
+        _place(_turned(_plane(small), turns, mirrored=mirrored), out)
+        return out
 
 
-def rgb_pixels(frame: av.VideoFrame, *, reformatter: VideoReformatter) -> np.ndarray:
-    """Return a frame at its own size as uint8 ``(H, W, 3)``, RGB, rotation applied."""
-    rgb = reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR)
-    return np.array(np.rot90(_plane(rgb), quarter_turns(frame)), order="C")
+class Geometry:
+    """How the pictures of one source are shown: the shape of their pixels, turned and mirrored as they ask.
+
+    Args:
+        pixel_aspect: Width over height of a stored pixel as shown; columns are stretched by it.
+    """
+
+    def __init__(self, *, pixel_aspect: float = 1.0) -> None:
+        self._pixel_aspect = pixel_aspect
+        self._orientations: dict[int, tuple[int, bool]] = {}
+
+    def orientation(self, frame: av.VideoFrame) -> tuple[int, bool]:
+        """Return how a frame asks to be shown: quarter turns counterclockwise, 0 to 3, then mirrored or not."""
+        # Looked up once for each rotation: PyAV keeps a frame alive once its side data was read.
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = _orientation(frame)
+        return self._orientations[frame.rotation]
+
+    def stored_width(self, frame: av.VideoFrame) -> int:
+        """Return the columns of a frame, stretched by the shape of its pixels but not turned."""
+        return max(1, round(frame.width * self._pixel_aspect))
+
+    def shown_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Return the rows and columns of a frame as shown."""
+        height, width = frame.height, self.stored_width(frame)
+        return (height, width) if self.orientation(frame)[0] % 2 == 0 else (width, height)
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Return how many quarter turns counterclockwise the frame asks for, 0 to 3."""
-    return round(frame.rotation / 90) % 4
+def rgb_pixels(frame: av.VideoFrame, *, reformatter: VideoReformatter, geometry: Geometry) -> np.ndarray:
+    """Return a frame at the size it is shown at as uint8 ``(H, W, 3)``, RGB, turned and mirrored as it asks."""
+    width = geometry.stored_width(frame)
+    rgb = reformatter.reformat(frame, width=width, format="rgb24", interpolation=Interpolation.BILINEAR)
+    turns, mirrored = geometry.orientation(frame)
+    return np.array(_turned(_plane(rgb), turns, mirrored=mirrored), order="C")
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, c = -a, -c
+    return round(math.degrees(math.atan2(-b, a)) / 90) % 4, mirrored
+
+
+def _turned(pixels: np.ndarray, turns: int, *, mirrored: bool) -> np.ndarray:
+    turned = np.rot90(pixels, turns)
+    return turned[:, ::-1] if mirrored else turned
 
 
 def _wrapped(pixels: np.ndarray) -> av.VideoFrame:
