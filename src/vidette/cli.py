@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from vidette.cli_audit import audit
+from vidette.cli_compare import compare
 from vidette.cli_data import (
     ClassesFile,
     FramesFps,
@@ -23,7 +24,7 @@ from vidette.cli_data import (
     prepare,
     read_source,
 )
-from vidette.cli_options import given_options, takes_recipe_options
+from vidette.cli_options import folds_option, given_options, takes_recipe_options
 from vidette.errors import SettingError, VideoError, VidetteError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ app = typer.Typer(
 _err = Console(stderr=True)
 _out = Console()
 
+app.command(name="compare")(compare)
 app.command(name="audit")(audit)
 app.command(name="prepare")(prepare)
 app.command(name="export")(export)
@@ -99,7 +101,7 @@ def train(
     start = read_recipe(saved) if saved and saved.is_file() else named_recipe(recipe)
     chosen = fitted_recipe(source, start, given)
     folder = out or new_run_folder(Path("runs"), source, chosen.model.model)
-    by = _folds(folds, leave_one_group_out)
+    by = folds_option(folds, leave_one_group_out)
     with listening(_err) as listener:
         run = train_run(
             source,
@@ -124,18 +126,6 @@ def train(
     _print_warnings(run.evaluation)
     _out.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     _out.print(f"classifier: {folder / 'classifier'}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _folds(folds: str | None, leave_one_group_out: bool) -> Any:
-    if leave_one_group_out and folds:
-        raise SettingError("--folds and --leave-one-group-out are two ways to cross-validate; give one")
-    if leave_one_group_out:
-        return "leave_one_group_out"
-    if folds is None or folds == "column":
-        return folds
-    if not folds.isdigit() or int(folds) < 2:
-        raise SettingError(f"--folds is {folds!r}; expected a whole number from 2, or 'column'")
-    return int(folds)
 
 
 @app.command()
@@ -237,6 +227,7 @@ def predict(
         float | None, typer.Option(help="Time between windows of a longer video. [dim]\\[half a span][/dim]")
     ] = None,
     top: Annotated[int, typer.Option(help="Labels to show.", min=1)] = 5,
+    stream: Stream = 0,
     on_damage: Annotated[
         Literal["raise", "skip"], typer.Option(help="A damaged file: stop, or go on with the next and say so.")
     ] = "raise",
@@ -247,7 +238,8 @@ def predict(
 ) -> None:
     """Label video files, with a timeline for longer ones."""
     from vidette.classifier.classifier import Classifier
-    from vidette.prediction.files import check_output, find_videos, predict_files, write_output
+    from vidette.prediction.files import check_output, predict_files, write_output
+    from vidette.video.names import find_videos
 
     videos = find_videos(paths)
     if out:
@@ -255,7 +247,13 @@ def predict(
     loaded = Classifier.load(classifier, runtime=runtime, device=device)
     kept: list[FilePrediction] = []
     answers = predict_files(
-        loaded, videos, stride_seconds=stride_seconds, top=top, on_damage=on_damage, on_skip=_say_skipped
+        loaded,
+        videos,
+        stride_seconds=stride_seconds,
+        top=top,
+        stream=stream,
+        on_damage=on_damage,
+        on_skip=_say_skipped,
     )
     for answer in answers:
         if out:
@@ -328,13 +326,24 @@ def motion(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="A video, a folder or CSV of clips, a run or a classifier.")],
+    path: Annotated[Path, typer.Argument(help="A video, labelled clips, a run or a classifier.")],
+    *,
+    layout: LayoutOption = None,
+    split_number: SplitNumber = 1,
+    frames_fps: FramesFps = None,
+    classes_file: ClassesFile = None,
+    videos: Videos = None,
+    stream: Stream = 0,
     as_json: Json = False,
 ) -> None:
-    """Say what a video, a manifest, a run or a classifier is."""
+    """Say what a video, a source of labelled clips, a run or a classifier is."""
     from vidette.cli_facts import describe
+    from vidette.data.layouts import LayoutOptions
 
-    facts = describe(path)
+    options = LayoutOptions(
+        split_number=split_number, fps=frames_fps, classes_file=classes_file, videos=videos, stream=stream
+    )
+    facts = describe(path, layout=layout, options=options)
     if as_json:
         _print_json(facts)
         return

@@ -11,6 +11,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from vidette.cli_data import (
+    ClassesFile,
+    FramesFps,
+    GroupFrom,
+    LayoutOption,
+    SplitNumber,
+    Stream,
+    Videos,
+    read_source,
+)
 from vidette.errors import OutputExistsError
 
 if TYPE_CHECKING:
@@ -26,15 +36,19 @@ _STYLES = {"alarm": "bold red", "warning": "bold yellow", "note": "bold blue"}
 
 
 def audit(
-    source: Annotated[Path, typer.Argument(help="clips/<class>/<video>, or a CSV manifest.")],
+    source: Annotated[Path, typer.Argument(help="clips/<class>/<video>, a CSV, or another layout.")],
     *,
     split: Annotated[
         Literal["auto", "grouped", "stratified", "column", "none"],
         typer.Option(help="The split to check: the one that training would draw, or none."),
     ] = "auto",
-    group_from: Annotated[
-        str | None, typer.Option(help="Regular expression on the path; its first group names the clip's group.")
-    ] = None,
+    layout: LayoutOption = None,
+    split_number: SplitNumber = 1,
+    frames_fps: FramesFps = None,
+    classes_file: ClassesFile = None,
+    videos: Videos = None,
+    stream: Stream = 0,
+    group_from: GroupFrom = None,
     span_seconds: Annotated[
         float | None, typer.Option(help="Length of a clip in training; shorter ones are listed.", min=0.0)
     ] = None,
@@ -51,12 +65,21 @@ def audit(
     from vidette.data.audit import audit as audit_clips
     from vidette.data.audit import write_groups as write_found
     from vidette.data.audit_report import write_audit_report
-    from vidette.data.manifest import read_manifest
 
     for path in (write_groups, report):
         if path and path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
-    manifest = read_manifest(source, group_from=group_from)
+    manifest = read_source(
+        source,
+        layout=layout,
+        split_number=split_number,
+        frames_fps=frames_fps,
+        classes_file=classes_file,
+        videos=videos,
+        stream=stream,
+        group_from=group_from,
+        min_classes=2,
+    )
     divided = _split(manifest, split, seed)
     with progress_bar(_err, "looking at clips") as on_progress:
         found = audit_clips(manifest, divided, span_seconds=span_seconds, seed=seed, on_progress=on_progress)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidette.classifier.classifier import Classifier
-from vidette.data.layouts import read_layout
+from vidette.data.layouts import LayoutOptions, read_layout
 from vidette.errors import VidetteError
 from vidette.models import MODELS, VideoModel, build_model, model_options
 from vidette.video.reader import probe
@@ -19,18 +19,24 @@ from vidette.video.reader import probe
 __all__ = ["describe", "model_rows"]
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return facts about a video, a folder or table of clips, a run or a classifier.
+def describe(path: Path, *, layout: str | None = None, options: LayoutOptions | None = None) -> dict[str, Any]:
+    """Return facts about a video, labelled clips in any layout, a run or a classifier.
+
+    Args:
+        path: What it is about.
+        layout: Of labelled clips; recognised where it is plain.
+        options: What their files do not say; of a video, which stream.
 
     Raises:
         VidetteError: It is none of them, or damaged.
     """
     if str(path) == "imagenet" or (path / "classifier.json").is_file() or (path / "classifier").is_dir():
         return _classifier_facts(path)
-    if path.is_dir() or path.suffix.lower() in (".csv", ".tsv", ".txt", ".json"):
-        manifest = read_layout(path, min_classes=1)
+    options = options or LayoutOptions()
+    if path.is_dir() or layout or path.suffix.lower() in (".csv", ".tsv", ".txt", ".json"):
+        manifest = read_layout(path, layout=layout, options=options, min_classes=1)
         return {"kind": "labelled clips", "source": str(path), **_manifest_facts(manifest.describe())}
-    facts = {"kind": "video", **dataclasses.asdict(probe(path))}
+    facts = {"kind": "video", **dataclasses.asdict(probe(path, stream=options.stream))}
     return {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()}
 
 
@@ -66,7 +72,7 @@ def _classifier_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-_CLIP = {"num_frames": 16, "height": 112, "width": 112}
+_FRAMES, _SIDE = 16, 112
 
 
 def model_rows() -> list[dict[str, Any]]:
@@ -77,7 +83,7 @@ def model_rows() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, kind in MODELS.items():
         with torch.device("meta"):
-            model = build_model(name, num_classes=10, **_CLIP).eval()
+            model = build_model(name, num_classes=10, num_frames=_FRAMES, height=_SIDE, width=_SIDE)
         rows.append(
             {
                 "name": name,
@@ -97,7 +103,7 @@ def model_rows() -> list[dict[str, Any]]:
 
 def _gflops(model: VideoModel) -> float:
     """Return 10^9 floating-point operations of one clip, a multiplication and an addition counted as two."""
-    clip = torch.zeros(1, _CLIP["num_frames"], 3, _CLIP["height"], _CLIP["width"], device="meta")
+    clip = torch.zeros(1, _FRAMES, 3, _SIDE, _SIDE, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(clip)
+        model.eval()(clip)
     return counter.get_total_flops() / 1e9

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from vidette.errors import SettingError
 from vidette.training.recipe import SECTIONS
 
-__all__ = ["given_options", "takes_recipe_options"]
+__all__ = ["folds_option", "given_options", "takes_recipe_options"]
 
 _TITLES = {
     "source": "Source: how the labelled clips are laid out",
@@ -41,6 +42,23 @@ def takes_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the recipe options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def folds_option(folds: str | None, leave_one_group_out: bool) -> Any:
+    """Return how to cross-validate: the name of a way, a number of folds, or None.
+
+    Raises:
+        SettingError: Both ways are asked for, or the number is none.
+    """
+    if leave_one_group_out and folds:
+        raise SettingError("--folds and --leave-one-group-out are two ways to cross-validate; give one")
+    if leave_one_group_out:
+        return "leave_one_group_out"
+    if folds is None or folds == "column":
+        return folds
+    if not folds.isdigit() or int(folds) < 2:
+        raise SettingError(f"--folds is {folds!r}; expected a whole number from 2, or 'column'")
+    return int(folds)
 
 
 def _parameter(section: str, field: dataclasses.Field[Any]) -> inspect.Parameter:

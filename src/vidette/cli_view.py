@@ -175,7 +175,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
     licences = {row["licence"]: [r["name"] for r in rows if r["licence"] == row["licence"]] for row in rows}
     caption = "\n".join(
         [
-            "Size and work at the defaults, 10 classes, a clip of 16 frames of 112x112; live: takes frame by frame.",
+            "Size and work at the defaults, 10 classes, a clip of 16 frames of 112x112; live: frame by frame.",
             *(f"{licence}: {', '.join(names)}" for licence, names in licences.items()),
         ]
     )

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from vidette.data.folder import natural_key
 from vidette.data.manifest import LabelledClip, read_manifest, write_manifest
 from vidette.errors import ManifestError, StorageError
 
@@ -81,11 +80,6 @@ def test_order_does_not_depend_on_what_the_directory_says(folder, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", Backwards)
     assert names(read_manifest(folder)) == expected
-
-
-def test_natural_order_of_numbers_words_and_mixtures():
-    unsorted = ["b", "10", "a10", "2", "a2", "a2b", "A1"]
-    assert sorted(unsorted, key=natural_key) == ["2", "10", "A1", "a2", "a2b", "a10", "b"]
 
 
 def test_deeper_files_belong_to_the_class_folder(folder):

@@ -1,27 +1,29 @@
 """Files in, answers out: whole or by windows, in one pass; tables, subtitles and marked videos."""
 
 import csv
+import dataclasses
 import json
 import tracemalloc
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from vidette.data import folder as data_folder
 from vidette.errors import (
     EmptyVideoError,
     MissingVideoError,
+    NoVideoStreamError,
     OutputExistsError,
     SettingError,
     UnreadableVideoError,
     VideoError,
 )
-from vidette.prediction import files
-from vidette.prediction.files import check_output, find_videos, predict_file, predict_files, write_output
+from vidette.prediction.files import check_output, predict_file, predict_files, write_output
 from vidette.video.clip import ClipSpec, SpanRange
+from vidette.video.names import find_videos
 from vidette.video.reader import open_video, probe
 from vidette.video.sampling import WindowCutter
 from vidette.video.writer import write_video
@@ -167,6 +169,45 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert peaks[1] < 1.5 * peaks[0]
 
 
+def two_streams(path: Path) -> Path:
+    """One file with a dark and a light video stream."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for stream, level in zip(streams, (0, 255), strict=True):
+            for _ in range(11):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8))
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_another_stream_of_the_file_gives_another_answer(tmp_path):
+    path = two_streams(tmp_path / "two.mkv")
+    labels = [predict_file(FakeClassifier(WHOLE), path, stream=stream).label for stream in (0, 1)]
+    assert labels == ["dark", "light"]
+    with pytest.raises(NoVideoStreamError, match="2"):
+        predict_file(FakeClassifier(WHOLE), path, stream=2)
+
+
+def test_lost_frames_are_warned_of(tmp_path):
+    path = write(tmp_path / "a.mp4", seconds=1.0)
+    assert predict_file(FakeClassifier(WHOLE), path).warnings == ()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "b.mp4", list(noise), fps=40.0)
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        places = [(p.pos, p.size) for p in packets[10:13]]
+    data = bytearray(path.read_bytes())
+    for place, size in places:
+        data[place + 5 : place + size] = bytes([255]) * (size - 5)
+    path.write_bytes(data)
+    every = dataclasses.replace(WHOLE, num_frames=40)
+    found = predict_file(FakeClassifier(every), path).warnings
+    assert any("3 frames are lost or damaged" in text for text in found)
+
+
 def test_top_holds_the_best_labels_in_order(tmp_path):
     path = write(tmp_path / "a.mp4", seconds=1.0)
     found = predict_file(FakeClassifier(WHOLE), path, top=5)
@@ -209,13 +250,6 @@ def test_every_missing_path_is_named_at_once(tmp_path):
 def test_a_folder_without_videos_is_an_error(tmp_path):
     with pytest.raises(UnreadableVideoError, match="no video file"):
         find_videos([tmp_path])
-
-
-def test_video_endings_and_order_are_those_of_training_folders():
-    names = ["clip10.mp4", "clip2.mp4", "Clip1.mp4", "a/2", "a/10"]
-    assert sorted(names, key=files._natural_key) == sorted(names, key=data_folder.natural_key)
-    assert all(files._VIDEO_ENDING.fullmatch(ending) for ending in data_folder.VIDEO_ENDINGS)
-    assert files._VIDEO_ENDING.pattern.count("|") + 1 == len(data_folder.VIDEO_ENDINGS)
 
 
 def test_a_broken_file_raises_or_is_skipped_and_counted(tmp_path):

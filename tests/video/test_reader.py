@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,7 +32,7 @@ WINDOW = ClipSpec(num_frames=8, height=48, width=64, sampling="window", fps=7.0)
 # name, file ending, codec, options, first tick (1/30 s), variable frame rate
 KINDS = {
     "h264-b": ("mp4", "libx264", {"bf": "3", "g": "30"}, 0, False),
-    "h264-no-b": ("mp4", "libx264", {"bf": "0"}, 0, False),
+    "h264-no-b": ("mp4", "libx264", {"bf": "0", "g": "30"}, 0, False),
     "h264-late": ("mkv", "libx264", {"bf": "2"}, 47, False),
     "h264-vfr": ("mp4", "libx264", {"bf": "3"}, 0, True),
     "h264-open-gop": (
@@ -202,6 +203,59 @@ def test_clip_always_has_exactly_num_frames_in_time_order(tmp_path, num):
         assert repeated.repeated == int(np.sum(np.arange(8) / 7 > (num - 1) / 30 + 1e-3))
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory) -> Path:
+    """3000 tiny frames, 100 seconds, a key frame every two."""
+    path = tmp_path_factory.mktemp("lasting") / "lasting.mp4"
+    pictures = [av.VideoFrame.from_ndarray(picture(i, height=32, width=32)) for i in range(60)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": "60", "bf": "2", "preset": "ultrafast"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for i in range(3000):
+            frame = pictures[i * 7 % 60].reformat(format="yuv420p")
+            frame.pts, frame.time_base = i, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("held_bytes", [2**25, 0], ids=["kept", "seeking"])
+def test_a_window_late_in_a_long_file_decodes_from_the_key_frame_before_it(lasting, held_bytes):
+    with open_video(lasting, held_bytes=held_bytes) as video:
+        clip = video.clip(WINDOW, start_seconds=95.1)
+        assert clip.seconds[0] == pytest.approx(95.1, abs=1 / 30)
+        assert len(clip.seconds) < video.num_decoded < 120
+        before = video.num_decoded
+        video.clip(WHOLE, start_seconds=50.0, stop_seconds=51.0)
+        assert video.num_decoded - before < 100
+
+
+def test_what_a_long_file_is_does_not_change_what_is_read_from_it(lasting):
+    with open_video(lasting, held_bytes=0) as video:
+        info = video.info
+        assert (info.num_frames, info.duration_seconds) == (None, pytest.approx(100, abs=0.1))
+        assert video.num_decoded < 10
+        assert len(video.frame_seconds()) == 3000
+        assert next(video.frames_at(WHOLE, np.array([0.0]))).index == 0
+
+
+def test_frames_at_far_apart_times_decode_only_around_them(lasting):
+    with open_video(lasting, held_bytes=0) as video:
+        frames = list(video.frames_at(WHOLE, np.arange(0, 100, 10.0)))
+        assert [frame.index for frame in frames] == list(range(0, 3000, 300))
+        assert video.num_decoded < 10 * 10
+
+
+def test_memory_does_not_grow_with_length_but_for_a_few_numbers_a_frame(lasting):
+    with open_video(lasting, held_bytes=0) as video:
+        tracemalloc.start()
+        assert sum(1 for _ in video.frames(WHOLE)) == 3000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 200 * 3000 + 50 * 48 * 64 * 3
+
+
 def test_pushing_a_file_through_the_cutter_gives_the_files_own_clips(drawn):
     for spec, span in ((WINDOW, 1.0), (ClipSpec(num_frames=6, height=48, width=64), 1.0)):
         with open_video(drawn["h264-late"]) as video:
@@ -359,12 +413,37 @@ def test_last_frames_that_do_not_decode(tmp_path, byte):
         video.clip(WHOLE)
 
 
+@pytest.mark.parametrize("kind", ["h264-no-b", "h264-b"])
 @pytest.mark.parametrize("packets", [slice(20, 21), slice(33, 36), slice(0, 1)])
-def test_damage_in_the_middle_still_gives_what_a_full_decode_gives(tmp_path, packets):
-    path = draw(tmp_path / "middle.mp4")
+def test_damage_in_the_middle_still_gives_what_a_full_decode_gives(tmp_path, packets, kind):
+    path = draw(tmp_path / "middle.mp4", kind)
     overwrite(path, packets, 0xA5)
     with open_video(path) as video:
         assert_same(video.clip(WHOLE), naive_clip(path, WHOLE))
+
+
+@pytest.mark.parametrize("held_bytes", [2**25, 0], ids=["kept", "seeking"])
+@pytest.mark.parametrize("packets", [slice(20, 21), slice(33, 36), slice(0, 1)])
+def test_a_clip_says_how_many_frames_it_lost(tmp_path, packets, held_bytes):
+    path = draw(tmp_path / "middle.mp4", "h264-no-b")
+    with open_video(path, held_bytes=held_bytes) as video:
+        assert video.clip(WHOLE).lost_frames == 0
+    overwrite(path, packets, 0xA5)
+    frames, seconds = decoded(path)
+    bad = np.array([frame.is_corrupt for frame in frames])
+    num_lost = 75 - len(frames) + bad.sum()
+    assert num_lost >= packets.stop - packets.start
+    with open_video(path, held_bytes=held_bytes) as video:
+        early = video.clip(WHOLE, stop_seconds=0.6)
+        clip = video.clip(WHOLE)
+        assert clip.lost_frames == video.lost_frames == num_lost
+        assert early.lost_frames == (num_lost if packets.start == 0 else 0)
+        window = video.clip(WINDOW, start_seconds=0.2)
+        assert window.lost_frames <= num_lost
+        assert_same(window, naive_clip(path, WINDOW, start=0.2))
+        list(video.frames(WHOLE))
+        at = [frame.index for frame in video.frames_at(WHOLE, np.arange(0, 2, 0.1))]
+        assert at == pick_frames(seconds, np.arange(0, 2, 0.1)).tolist()
 
 
 def test_nothing_decodes(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from vidette.errors import MissingVideoError, SettingError, UnreadableVideoError
 from vidette.video.clip import ClipSpec, Frame
-from vidette.video.shards import KeptFrames, ShardWriter, is_shard_clip, open_shard_clip, shard_clip_digest
+from vidette.video.shard_writer import ShardWriter
+from vidette.video.shards import KeptFrames, is_shard_clip, open_shard_clip, shard_clip_digest
 
 KEPT = KeptFrames(24, 32, num_frames=6)
 SPEC = ClipSpec(num_frames=6, height=24, width=32)

@@ -1,13 +1,13 @@
-"""The one resize path, the one tensor path, and augmentation that treats a clip as one picture."""
+"""The one resize path and the one tensor path."""
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from vidette.errors import InputMismatchError, SettingError
+from vidette.errors import InputMismatchError
 from vidette.video.clip import Clip, ClipSpec
-from vidette.video.transforms import Augmentation, FrameResizer, augment, clip_tensor, pixels_tensor
+from vidette.video.transforms import FrameResizer, clip_tensor, pixels_tensor
 
 RNG = np.random.default_rng(0)
 
@@ -116,58 +116,3 @@ def test_a_clip_that_does_not_fit_is_refused():
         clip_tensor([Clip(np.zeros((4, 30, 48, 3), np.uint8), np.arange(4.0))], spec())
     with pytest.raises(InputMismatchError):
         clip_tensor([], spec())
-
-
-def test_augmentation_is_the_same_for_every_frame_of_a_clip():
-    still = np.repeat(RNG.integers(0, 256, (1, 32, 48, 3), dtype=np.uint8), 6, axis=0)
-    for seed in range(8):
-        out = augment(still, Augmentation(0.4, flip=True, colour=0.5), generator=np.random.default_rng(seed))
-        assert out.shape == still.shape
-        assert out.dtype == np.uint8
-        assert not np.array_equal(out, still)
-        assert all(np.array_equal(out[0], other) for other in out[1:])
-
-
-def test_augmentation_is_repeated_by_its_generator_and_changed_by_another():
-    clip = RNG.integers(0, 256, (4, 32, 48, 3), dtype=np.uint8)
-    first, again, other = (augment(clip, Augmentation(), generator=np.random.default_rng(s)) for s in (3, 3, 4))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_augmentation_switched_off_changes_nothing():
-    clip = RNG.integers(0, 256, (4, 32, 48, 3), dtype=np.uint8)
-    before = clip.copy()
-    off = Augmentation(crop_scale_min=1.0, flip=False, colour=0.0)
-    np.testing.assert_array_equal(augment(clip, off, generator=np.random.default_rng(0)), clip)
-    augment(clip, Augmentation(0.3, flip=True, colour=0.5), generator=np.random.default_rng(0))
-    np.testing.assert_array_equal(clip, before)
-
-
-def test_without_flip_left_stays_left():
-    clip = np.zeros((2, 32, 48, 3), np.uint8)
-    clip[:, :, 24:] = 200
-    lefts = []
-    for seed in range(40):
-        kept = augment(clip, Augmentation(1.0, flip=False, colour=0.2), generator=np.random.default_rng(seed))
-        assert kept[:, :, :20].mean() < kept[:, :, 28:].mean()
-        mirrored = augment(
-            clip, Augmentation(1.0, flip=True, colour=0.2), generator=np.random.default_rng(seed)
-        )
-        lefts.append(mirrored[:, :, :20].mean() < mirrored[:, :, 28:].mean())
-    assert 8 < sum(lefts) < 32
-
-
-def test_crop_is_a_part_of_the_picture_at_full_size():
-    clip = np.repeat(smooth(64, 64)[None], 3, axis=0)
-    for seed in range(20):
-        out = augment(clip, Augmentation(0.25, flip=False, colour=0.0), generator=np.random.default_rng(seed))
-        red = out[0, :, :, 0].astype(int)
-        assert np.all(np.diff(red.mean(axis=0)) > -1)
-        assert np.ptp(red.mean(axis=0)) > 255 * 0.4
-
-
-@pytest.mark.parametrize("wrong", [{"crop_scale_min": 0.0}, {"crop_scale_min": 1.5}, {"colour": 1.0}])
-def test_settings_out_of_range(wrong):
-    with pytest.raises(SettingError):
-        Augmentation(**wrong)

@@ -26,11 +26,11 @@ from vidette.data.audit_labels import check_labels
 from vidette.data.audit_looks import ClipLook, read_looks
 from vidette.data.audit_scenes import find_scenes
 from vidette.data.audit_shortcuts import CLIP_BACKGROUND, Shortcut, measure_shortcuts
-from vidette.data.cache import ClipCache
+from vidette.data.cache import ClipCache, open_labelled
 from vidette.data.manifest import LabelledClip, Manifest, write_manifest
 from vidette.data.split import Split
 from vidette.errors import ManifestError, OutputExistsError, VideoError
-from vidette.video.reader import VideoInfo, open_video
+from vidette.video.reader import VideoInfo
 
 __all__ = ["AuditReport", "audit", "write_groups"]
 
@@ -166,7 +166,7 @@ def _learn(
 
 def _info(clip: LabelledClip) -> VideoInfo | None:
     try:
-        with open_video(clip.path) as video:
+        with open_labelled(clip) as video:
             return video.info
     except VideoError:
         return None

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from vidette.data.cache import ClipCache
 from vidette.data.manifest import LabelledClip
 from vidette.errors import InputMismatchError, unknown_name
+from vidette.video.augmentation import Augmentation, augment
 from vidette.video.clip import ClipSpec
-from vidette.video.transforms import Augmentation, augment
 
 __all__ = ["ClipDataset"]
 

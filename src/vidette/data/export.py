@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from vidette.data.faults import Faults
-from vidette.data.folder import SPLIT_NAMES, VIDEO_ENDINGS, natural_key, some
+from vidette.data.folder import SPLIT_NAMES, some
 from vidette.data.layout_benchmarks import hmdb51_group, ucf101_group
 from vidette.data.layouts import LAYOUTS, LayoutName
 from vidette.data.manifest import LabelledClip, Manifest, write_manifest
 from vidette.errors import OutputExistsError, SettingError, StorageError, unknown_name
+from vidette.video.names import VIDEO_ENDINGS, natural_key
 
 __all__ = ["Export", "write_layout"]
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidette.errors import ManifestError
+from vidette.video.names import VIDEO_ENDINGS, natural_key
 
 __all__ = [
     "SPLIT_NAMES",
-    "VIDEO_ENDINGS",
     "FolderScan",
     "FoundVideo",
     "class_folders",
-    "natural_key",
     "scan_folder",
     "some",
 ]
 
-VIDEO_ENDINGS = frozenset(
-    {
-        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
-        *(".gif", ".webp", ".ts", ".3gp", ".ogv"),
-    }
-)
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -95,18 +87,6 @@ def class_folders(folder: Path) -> list[str]:
     """Return the names of the visible folders in ``folder``, in natural order."""
     names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
     return sorted(names, key=natural_key)
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sorting key that puts ``clip2`` before ``clip10``.
-
-    Example:
-        >>> sorted(["clip10", "clip2", "Clip1"], key=natural_key)
-        ['Clip1', 'clip2', 'clip10']
-    """
-    parts = re.split(r"([0-9]+)", text.casefold())
-    key = [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
-    return (*key, (1, 0, text))
 
 
 def some(items: Sequence[str], most: int) -> str:

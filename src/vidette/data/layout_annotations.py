@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidette.data.faults import Faults
-from vidette.data.folder import VIDEO_ENDINGS, some
+from vidette.data.folder import some
 from vidette.data.layout_files import (
     LayoutOptions,
     VideoIndex,
@@ -25,6 +25,7 @@ from vidette.data.layout_files import (
 )
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.errors import ManifestError
+from vidette.video.names import VIDEO_ENDINGS
 
 __all__ = ["is_kinetics", "is_something", "read_kinetics", "read_something"]
 

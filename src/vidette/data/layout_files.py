@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vidette.data.faults import Faults
-from vidette.data.folder import VIDEO_ENDINGS, natural_key, some
+from vidette.data.folder import some
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.errors import ManifestError, SettingError
+from vidette.video.names import VIDEO_ENDINGS, natural_key
 
 __all__ = [
     "LayoutOptions",

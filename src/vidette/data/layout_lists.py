@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidette.data.faults import Faults
-from vidette.data.folder import VIDEO_ENDINGS, class_folders, natural_key, some
+from vidette.data.folder import class_folders, some
 from vidette.data.layout_files import (
     LayoutOptions,
     annotation_files,
@@ -22,6 +22,7 @@ from vidette.data.layout_files import (
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.errors import ManifestError
 from vidette.video.frames_folder import PICTURE_ENDINGS
+from vidette.video.names import VIDEO_ENDINGS, natural_key
 
 __all__ = ["is_frames", "is_list", "read_frames", "read_list"]
 

@@ -20,14 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidette.data.folder import VIDEO_ENDINGS, class_folders, scan_folder
+from vidette.data.folder import class_folders, scan_folder
+from vidette.data.grouping import with_groups
 from vidette.data.layout_annotations import is_kinetics, is_something, read_kinetics, read_something
 from vidette.data.layout_benchmarks import is_hmdb51, is_ucf101, read_hmdb51, read_ucf101
 from vidette.data.layout_files import LayoutOptions, table_columns, visible_walk
 from vidette.data.layout_lists import is_frames, is_list, read_frames, read_list
-from vidette.data.manifest import LabelledClip, Manifest, read_manifest, with_groups
+from vidette.data.manifest import LabelledClip, Manifest, read_manifest
 from vidette.data.prepared import DESCRIPTION
 from vidette.errors import ManifestError, SettingError, unknown_name
+from vidette.video.names import VIDEO_ENDINGS
 
 __all__ = ["LAYOUTS", "Layout", "LayoutName", "LayoutOptions", "read_layout", "recognise"]
 

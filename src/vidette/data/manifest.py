@@ -8,23 +8,23 @@ import difflib
 import io
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidette.data.faults import Faults
-from vidette.data.folder import SPLIT_NAMES, VIDEO_ENDINGS, class_folders, natural_key, scan_folder, some
+from vidette.data.folder import SPLIT_NAMES, class_folders, scan_folder, some
+from vidette.data.grouping import with_groups
 from vidette.data.prepared import find_prepared
 from vidette.errors import ManifestError, StorageError
+from vidette.video.names import VIDEO_ENDINGS, natural_key
 from vidette.video.shards import is_shard_clip
 
 __all__ = [
     "LabelledClip",
     "Manifest",
     "read_manifest",
-    "with_groups",
     "write_manifest",
 ]
 
@@ -247,32 +247,6 @@ def _manifest(
     kept = tuple(clips)
     classes = tuple(sorted({clip.label for clip in kept}))
     return Manifest(source, kept, classes, notes=tuple(notes), warnings=tuple(warnings))
-
-
-def with_groups(manifest: Manifest, folder: Path, group_from: str) -> Manifest:
-    """Take the groups from the paths, relative to ``folder`` where they lie below it.
-
-    Raises:
-        ManifestError: ``group_from`` is no regular expression, or a path has no match.
-    """
-    try:
-        pattern = re.compile(group_from)
-    except re.error as error:
-        raise ManifestError(f"group_from {group_from!r} is no regular expression: {error}") from error
-    clips: list[LabelledClip] = []
-    without: list[str] = []
-    for clip in manifest.clips:
-        path = (clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path).as_posix()
-        match = pattern.search(path)
-        group = match and (match.group(1) if pattern.groups else match.group(0))
-        clips.append(dataclasses.replace(clip, group=group or None))
-        without += [] if group else [path]
-    if without:
-        got = f"group_from {group_from!r} finds no group in {len(without)} of {len(clips)} paths"
-        raise ManifestError(f"{manifest.source}: {got}: {some(without, _LISTED)}; widen the expression")
-    replaced = any(clip.group for clip in manifest.clips)
-    notes = ["groups come from group_from, not from the source"] if replaced else []
-    return dataclasses.replace(manifest, clips=tuple(clips), notes=(*manifest.notes, *notes))
 
 
 def _read_table(table: Path, source: Path) -> Manifest:

@@ -23,8 +23,10 @@ from vidette.data.prepared import DESCRIPTION, FORMAT, Prepared, read_descriptio
 from vidette.errors import ManifestError, OutputExistsError, SettingError, StorageError, VideoError
 from vidette.video.clip import Frame
 from vidette.video.reader import Video, VideoInfo
-from vidette.video.shards import Encoding, KeptFrames, ShardWriter, encoded_frame, shard_keys
-from vidette.video.stills import Stills, segment_bounds
+from vidette.video.shard_writer import ShardWriter, encoded_frame
+from vidette.video.shards import Encoding, KeptFrames, shard_keys
+from vidette.video.stills import Stills
+from vidette.video.timeline import segment_bounds
 
 __all__ = ["ShardPlan", "bytes_foreseen", "kept_frames", "prepare_shards"]
 

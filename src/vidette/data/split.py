@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
-from vidette.data.folder import natural_key
 from vidette.data.manifest import Manifest
 from vidette.errors import SplitError
+from vidette.video.names import natural_key
 
 __all__ = ["FoldStrategy", "Split", "SplitPlan", "make_folds", "split_manifest"]
 

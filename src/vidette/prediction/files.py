@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from vidette.errors import (
-    MissingVideoError,
     OutputExistsError,
     SettingError,
-    UnreadableVideoError,
     VideoError,
     unknown_name,
 )
 from vidette.prediction.decision import Timeline, Window
 from vidette.video.clip import Clip, ClipSpec
+from vidette.video.names import find_videos
 from vidette.video.reader import Video, open_video
 from vidette.video.sampling import WindowCutter
 from vidette.video.writer import Caption, replacing, write_annotated, write_srt
@@ -36,14 +34,12 @@ __all__ = [
     "FilePrediction",
     "Row",
     "check_output",
-    "find_videos",
     "predict_file",
     "predict_files",
     "write_output",
 ]
 
 OUTPUT_ENDINGS = (".csv", ".jsonl", ".mp4", ".srt")
-_VIDEO_ENDING = re.compile(r"\.(3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpeg|mpg|ogv|ts|webm|webp|wmv)", re.IGNORECASE)
 _COLUMNS = ("path", "start_seconds", "end_seconds", "label", "probability")
 _BATCH = 8
 _LONG = 2.0
@@ -120,7 +116,12 @@ class _Plan:
 
 
 def predict_file(
-    classifier: Classifier, path: str | Path, *, stride_seconds: float | None = None, top: int = 5
+    classifier: Classifier,
+    path: str | Path,
+    *,
+    stride_seconds: float | None = None,
+    top: int = 5,
+    stream: int = 0,
 ) -> FilePrediction:
     """Answer one video file.
 
@@ -134,6 +135,7 @@ def predict_file(
         stride_seconds: From the start of one window to the next; half a span when None (1 s for single frames).
             Given for a file that is answered whole, it adds a timeline.
         top: How many of the best labels to keep in ``top``.
+        stream: Which of the file's video streams, from 0.
 
     Raises:
         VideoError: The file is absent, empty, damaged or no video.
@@ -143,10 +145,12 @@ def predict_file(
         raise SettingError(f"stride_seconds is {stride_seconds}; expected above 0")
     if top < 1:
         raise SettingError(f"top is {top}; expected 1 or more")
-    with open_video(path) as video:
+    with open_video(path, stream=stream) as video:
         plan = _plan(video, classifier.spec, stride_seconds)
         answer = _answer_whole if plan.aggregation == "whole" else _answer_windows
         logits, windows, found = answer(classifier, video, plan)
+        if video.lost_frames:
+            found = (*found, f"{video.lost_frames} frames are lost or damaged")
     probabilities = classifier.probabilities(logits)
     best = np.argsort(-probabilities, kind="stable")[:top]
     ranked = tuple((classifier.classes[k], float(probabilities[k])) for k in best)
@@ -168,6 +172,7 @@ def predict_files(
     *,
     stride_seconds: float | None = None,
     top: int = 5,
+    stream: int = 0,
     on_damage: Literal["raise", "skip"] = "raise",
     on_skip: Callable[[VideoError], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -179,6 +184,7 @@ def predict_files(
         paths: Files and folders; folders are searched to the bottom, in natural order.
         stride_seconds: As for :func:`predict_file`.
         top: As for :func:`predict_file`.
+        stream: As for :func:`predict_file`.
         on_damage: ``"raise"`` stops at a file that cannot be read, ``"skip"`` goes on to the next.
         on_skip: Called with the error of a file that was skipped; a Python warning is given when None.
         on_progress: Called with (files done, files in all).
@@ -194,7 +200,9 @@ def predict_files(
     def answers() -> Iterator[FilePrediction]:
         for done, path in enumerate(videos, start=1):
             try:
-                prediction = predict_file(classifier, path, stride_seconds=stride_seconds, top=top)
+                prediction = predict_file(
+                    classifier, path, stride_seconds=stride_seconds, top=top, stream=stream
+                )
             except VideoError as error:
                 if on_damage == "raise":
                     raise
@@ -205,29 +213,6 @@ def predict_files(
                 on_progress(done, len(videos))
 
     return answers()
-
-
-def find_videos(paths: Iterable[str | Path]) -> tuple[Path, ...]:
-    """List files as given, and the video files below folders in natural order (``2.mp4`` before ``10.mp4``).
-
-    Hidden files and folders are left out; a file met twice is listed once.
-
-    Raises:
-        MissingVideoError: Paths are not there; names all of them.
-        UnreadableVideoError: A folder holds no video file.
-    """
-    given = [Path(path) for path in paths]
-    missing = [path for path in given if not path.exists()]
-    if missing:
-        also = f"; also missing: {', '.join(map(str, missing[1:]))}" if missing[1:] else ""
-        raise MissingVideoError(missing[0], f"there is no such file or folder{also}")
-    found: list[Path] = []
-    for path in given:
-        inside = _videos_below(path) if path.is_dir() else [path]
-        if not inside:
-            raise UnreadableVideoError(path, "the folder holds no video file; give another folder or the files")
-        found += inside
-    return tuple(dict.fromkeys(found))
 
 
 def check_output(out: str | Path, *, overwrite: bool = False, videos: Sequence[Path] = ()) -> None:
@@ -377,20 +362,6 @@ def _doubts(clips: Sequence[Clip], spec: ClipSpec) -> dict[str, str]:
             f"{spans.longest_seconds:.2f} s of training; the classifier sees another pace than it learnt"
         )
     return found
-
-
-def _videos_below(folder: Path) -> list[Path]:
-    inside = (path for path in folder.rglob("*") if _VIDEO_ENDING.fullmatch(path.suffix) and path.is_file())
-    shown = [
-        path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    return sorted(shown, key=lambda path: _natural_key(path.relative_to(folder).as_posix()))
-
-
-def _natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Order numbers inside a name by their size."""
-    parts = re.split(r"([0-9]+)", text.casefold())
-    return (*((0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)), (1, 0, text))
 
 
 def _warn(error: VideoError) -> None:

@@ -30,7 +30,15 @@ from vidette.training.fold import Listener, Trained, recipe_spec, train_fold
 from vidette.training.loop import EpochRecord
 from vidette.training.recipe import Recipe, read_recipe, with_options, write_recipe
 
-__all__ = ["SilentListener", "TrainingRun", "fitted_recipe", "new_run_folder", "read_run", "train"]
+__all__ = [
+    "SilentListener",
+    "TrainingRun",
+    "fitted_recipe",
+    "new_run_folder",
+    "read_run",
+    "read_source",
+    "train",
+]
 
 _PACKAGES = (
     "vidette",
@@ -120,7 +128,7 @@ def train(
     """
     listener = listener or SilentListener()
     cache = cache or ClipCache()
-    manifest = _read_source(source, recipe)
+    manifest = read_source(source, recipe)
     _check_prepared(source, recipe)
     split = split_manifest(manifest, _plan(recipe))
     for line in (*manifest.notes, *manifest.warnings, *split.warnings):
@@ -167,7 +175,12 @@ def train(
     return run
 
 
-def _read_source(source: str | Path, recipe: Recipe) -> Manifest:
+def read_source(source: str | Path, recipe: Recipe) -> Manifest:
+    """Read the labelled clips of a recipe's source.
+
+    Raises:
+        ManifestError: The clips are unusable; every fault is listed.
+    """
     named = recipe.source
     options = LayoutOptions(
         split_number=named.split_number,

@@ -14,7 +14,7 @@ import itertools
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -33,72 +33,19 @@ from vidette.video.packets import (
     read_packets,
     scan_packets,
 )
+from vidette.video.timeline import DisagreementError, StreamFacts, Timeline
 
-__all__ = ["DisagreementError", "FrameDecoder", "StreamFacts", "Timeline"]
+__all__ = ["FrameDecoder"]
 
 _DECODER_THREADS = 3
 _JUMP_PACKETS = 24
 """Skip to a later key frame only over at least this many packets: starting afresh costs a few."""
 
-_ASPECTS = 1 / 16, 16
-"""Widths over heights of a pixel that are believed; others are damage."""
+_LONGEST_SECONDS = 3600
+"""A frame that is shown for longer makes the packets' times doubtful."""
 
-
-@dataclass(frozen=True, eq=False)
-class Timeline:
-    """When each frame is shown.
-
-    Attributes:
-        seconds: float64 ``(F,)``, ascending from 0.
-        pts: int64 ``(F,)`` by which decoded frames are known, or None: by their place instead.
-        num_promised: Frames that the file says it has.
-        ends_early: The file breaks off, or its end does not decode.
-        counted: Every frame was decoded once to make it.
-        lost_seconds: float64 ``(L,)``, when frames were due that did not decode or came out corrupt; nan where
-            unknown.
-    """
-
-    seconds: np.ndarray
-    pts: np.ndarray | None
-    num_promised: int
-    ends_early: bool
-    counted: bool = False
-    lost_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    def num_lost(self, start_seconds: float, stop_seconds: float) -> int:
-        """Return how many frames are lost in ``[start, stop)``; those of an unknown time count everywhere."""
-        outside = (self.lost_seconds < start_seconds) | (self.lost_seconds >= stop_seconds)
-        return int(np.sum(~outside))
-
-
-@dataclass(frozen=True)
-class StreamFacts:
-    """What a container says of itself and of the stream that was chosen; None where it does not say.
-
-    Attributes:
-        container, codec: FFmpeg's names.
-        fps: Mean frames a second.
-        bit_rate: Bits a second of the whole file.
-        promised_seconds: How long the stream lasts.
-        last_frame_seconds: How long its last frame is shown.
-        has_audio: Whether there is a sound track.
-        num_video_streams: How many video streams there are, without cover pictures.
-        pixel_aspect: Width over height of a pixel as shown.
-    """
-
-    container: str
-    codec: str
-    fps: float | None
-    bit_rate: int | None
-    promised_seconds: float | None
-    last_frame_seconds: float | None
-    has_audio: bool
-    num_video_streams: int
-    pixel_aspect: float
-
-
-class DisagreementError(Exception):
-    """The decoder gave other frames than the packets promised."""
+_ASPECTS = 1 / 4, 4
+"""Least and greatest widths over heights of a pixel that are believed; others are damage."""
 
 
 class FrameDecoder:
@@ -107,12 +54,14 @@ class FrameDecoder:
     Attributes:
         path: The file.
         held_bytes: Packets up to this sum are read once and kept.
+        num_decoded: How many frames have left the decoder so far.
     """
 
     def __init__(self, path: Path, *, held_bytes: int, stream: int = 0) -> None:
         self.path = path
         self.held_bytes = held_bytes
         self._stream_number = stream
+        self.num_decoded = 0
         self._readings = 0
         self._damaged = False
         self._careful = False
@@ -244,7 +193,7 @@ class FrameDecoder:
         codec = self._stream.codec_context
         codec.flush_buffers()
         codec.skip_frame = "DEFAULT"
-        skips = wanted is not None and not self._careful and not self._scan().has_holes
+        skips = wanted is not None and not self._careful and not self._may_miss_packets()
         for packet in itertools.chain(packets, [None]):
             if mine != self._readings:
                 raise VideoError(
@@ -259,8 +208,13 @@ class FrameDecoder:
                 self._damaged = True
                 continue
             for picture in pictures:
+                self.num_decoded += 1
                 self._damaged = self._damaged or picture.is_corrupt
                 yield picture
+
+    def _may_miss_packets(self) -> bool:
+        """Tell whether packets may be lost without a trace: MP4 and MOV list theirs, others just go on."""
+        return not self._container.format.name.startswith("mov") and self._scan().has_holes
 
     def _packets_from(self, position: int) -> Iterator[Packet[VideoStream]]:
         """Return the packets from a position in decoding order, kept or read again."""
@@ -289,6 +243,9 @@ class FrameDecoder:
 
     def _scan(self) -> PacketScan:
         if self._known_scan is None:
+            if self._readings:
+                self._container.close()
+                self._open()
             self._known_scan = scan_packets(self._container, self._stream, held_bytes=self.held_bytes)
             self._careful = self._known_scan.keys[:1].tolist() != [0]
         return self._known_scan
@@ -302,8 +259,11 @@ class FrameDecoder:
             if guessed or not scan.tells_display:
                 return self._counted_timeline()
             pts = scan.display_pts
+            seconds = self._seconds(pts, pts[0])
+            if np.diff(seconds).max(initial=0) > _LONGEST_SECONDS:
+                return self._counted_timeline()
             num_promised, ends_early = self._promise(len(pts))
-            self._known_timeline = Timeline(self._seconds(pts, pts[0]), pts, num_promised, ends_early)
+            self._known_timeline = Timeline(seconds, pts, num_promised, ends_early)
         return self._known_timeline
 
     def doubted(self, timeline: Timeline) -> Timeline:

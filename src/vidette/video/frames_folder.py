@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from vidette.errors import EmptyVideoError, MissingVideoError, SettingError, UnreadableVideoError
+from vidette.video.names import natural_key
 from vidette.video.reader import VideoInfo
 from vidette.video.stills import Stills
 
@@ -38,7 +38,7 @@ def open_frames(folder: str | Path, *, fps: float) -> FramesFolder:
 def picture_files(folder: Path) -> list[Path]:
     """Return the visible pictures of a folder in natural order: ``2.jpg`` before ``10.jpg``."""
     files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURE_ENDINGS and not f.name.startswith(".")]
-    return sorted(files, key=lambda file: _natural(file.name))
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def frames_digest(folder: Path) -> str:
@@ -56,11 +56,6 @@ def frames_digest(folder: Path) -> str:
         raise UnreadableVideoError(folder, f"cannot be read ({error.strerror})") from error
     state = (folder.resolve().as_posix(), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     return hashlib.blake2b(repr(state).encode(), digest_size=16).hexdigest()
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)] + [(0, name)]
 
 
 class FramesFolder(Stills):

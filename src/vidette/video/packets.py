@@ -48,7 +48,7 @@ More is refused before memory is taken for it; a header that is damaged can clai
 """
 
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
-_OPTIONS = {"protocol_whitelist": "file", **DECODER_OPTIONS}
+_ONLY_THIS_FILE = {"protocol_whitelist": "file"}
 NO_TIME = np.iinfo(np.int64).min
 """Stands for a time that is not known."""
 _TEXT_FORMATS = frozenset({"ass", "concat", "hls", "lrc", "microdvd", "sdp", "srt", "tty", "webvtt"})
@@ -71,7 +71,9 @@ def open_container(path: Path, *, stream: int = 0) -> tuple[InputContainer, Vide
     """
     check_file(path)
     try:
-        container = av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=_OPTIONS)
+        container = av.open(
+            f"file:{path}", mode="r", metadata_errors="ignore", container_options=_ONLY_THIS_FILE
+        )
     except av.FFmpegError as error:
         if breaks_off(path):
             raise TruncatedVideoError(
@@ -280,10 +282,10 @@ def breaks_off(path: Path) -> bool:
 
 
 def _gif_ends(content: mmap.mmap) -> bool:
-    """Follow a GIF's blocks; tell whether its end mark is met."""
+    """Follow a GIF's blocks; tell whether the last one is whole (some writers leave the end mark out)."""
     try:
         position = 13 + _gif_table_bytes(content[10])
-        while content[position] != _GIF_END:
+        while position != len(content) and content[position] != _GIF_END:
             if content[position] == _GIF_PICTURE:
                 position += 11 + _gif_table_bytes(content[position + 9])
             else:

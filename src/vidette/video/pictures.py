@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from vidette.errors import TruncatedVideoError, UnreadableVideoError, VideoError
-from vidette.video.decoding import StreamFacts, Timeline
 from vidette.video.packets import breaks_off, check_file, check_size, no_such_stream
+from vidette.video.timeline import StreamFacts, Timeline
 
 __all__ = ["PictureDecoder", "is_animated_webp"]
 
@@ -36,6 +36,7 @@ class PictureDecoder:
 
     Attributes:
         path: The file.
+        num_decoded: How many pictures have been decoded so far.
 
     Args:
         stream: Only 0 is there.
@@ -51,6 +52,7 @@ class PictureDecoder:
         if stream != 0:
             raise no_such_stream(path, stream, held=1)
         self.path = path
+        self.num_decoded = 0
         self._readings = 0
         self._canvas = _read_canvas(path)
         check_size(path, width=self._canvas.width, height=self._canvas.height)
@@ -116,7 +118,7 @@ class PictureDecoder:
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         self._readings += 1
-        mine, num_decoded = self._readings, 0
+        mine, decoded_before = self._readings, self.num_decoded
         try:
             with Image.open(self.path, formats=["WEBP"]) as picture:
                 for frame in ImageSequence.Iterator(picture):
@@ -124,10 +126,10 @@ class PictureDecoder:
                         raise VideoError(
                             self.path, "another reading was begun; open the file twice to read it twice at once"
                         )
+                    self.num_decoded += 1
                     yield _video_frame(frame)
-                    num_decoded += 1
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if num_decoded == 0:
+            if self.num_decoded == decoded_before:
                 raise UnreadableVideoError(self.path, f"its pictures cannot be read ({error})") from error
             raise self.truncated(self.timeline()) from error
 

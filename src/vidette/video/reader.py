@@ -6,6 +6,7 @@ the chosen frames need is decoded, and only they are converted.
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidette.errors import EmptyVideoError, SettingError
 from vidette.video.clip import Clip, ClipSpec, Frame
-from vidette.video.decoding import DisagreementError, FrameDecoder, Timeline
+from vidette.video.decoding import FrameDecoder
 from vidette.video.pictures import PictureDecoder, is_animated_webp
 from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
+from vidette.video.timeline import DisagreementError, Timeline, checked_seconds, segment_bounds
 from vidette.video.transforms import FrameResizer, Geometry, rgb_pixels
 
-__all__ = ["HELD_BYTES", "Video", "VideoInfo", "checked_seconds", "open_video", "probe"]
+__all__ = ["HELD_BYTES", "Video", "VideoInfo", "open_video", "probe"]
 
 HELD_BYTES = 32 * 2**20
 """Packets up to this sum are read once and kept; those of a longer file are read again by seeking."""
@@ -96,18 +97,6 @@ def probe(path: str | Path, *, stream: int = 0) -> VideoInfo:
         return video.info
 
 
-def checked_seconds(wanted_seconds: np.ndarray) -> np.ndarray:
-    """Return wanted times as float64 ``(N,)``.
-
-    Raises:
-        SettingError: They are not in order, not numbers, or before 0.
-    """
-    wanted = np.asarray(wanted_seconds, dtype=np.float64)
-    if wanted.ndim != 1 or not np.all(np.isfinite(wanted)) or np.any(np.diff(wanted, prepend=0.0) < 0):
-        raise SettingError(f"wanted_seconds is {wanted}; expected one row of seconds from 0, not decreasing")
-    return wanted
-
-
 class Video:
     """An open video file; one reading at a time. Times are seconds since its first frame.
 
@@ -139,6 +128,7 @@ class Video:
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""
         self._decoder.close()
+        gc.collect(0)  # PyAV ties a frame and its side data, which tell its orientation, into a circle.
 
     @property
     def lost_frames(self) -> int:
@@ -147,6 +137,11 @@ class Video:
         Only what was decoded is known: 0 until a reading meets damage, the whole file's number from then on.
         """
         return len(self._decoder.timeline().lost_seconds)
+
+    @property
+    def num_decoded(self) -> int:
+        """How many frames have been decoded so far: what the readings have cost."""
+        return self._decoder.num_decoded
 
     @property
     def info(self) -> VideoInfo:
@@ -277,7 +272,7 @@ class Video:
     def _cut(
         self, timeline: Timeline, spec: ClipSpec, start_seconds: float | None, stop_seconds: float | None
     ) -> Clip:
-        low, high = self._segment(timeline, start_seconds, stop_seconds)
+        low, high = segment_bounds(self.path, timeline.seconds, start_seconds, stop_seconds)
         times = timeline.seconds[low:high]
         wanted = target_seconds(spec, first_seconds=float(times[0]), last_seconds=float(times[-1]))
         late = wanted > times[-1] + TOLERANCE_SECONDS
@@ -308,30 +303,13 @@ class Video:
         if num_found < len(indices):
             raise self._decoder.truncated(timeline)
 
-    def _segment(
-        self, timeline: Timeline, start_seconds: float | None, stop_seconds: float | None
-    ) -> tuple[int, int]:
-        """Return the first frame in ``[start, stop)`` and the first one after it, as indices."""
-        start = 0.0 if start_seconds is None else start_seconds
-        stop = np.inf if stop_seconds is None else stop_seconds
-        if not 0 <= start < stop:
-            raise SettingError(f"segment [{start:g}, {stop:g}) s; expected a start from 0 and a later stop")
-        low, high = np.searchsorted(timeline.seconds, np.array([start, stop]) - TOLERANCE_SECONDS)
-        if low >= high:
-            raise EmptyVideoError(
-                self.path,
-                f"no frame lies in the segment [{start:g}, {stop:g}) s; the {len(timeline.seconds)} frames last"
-                f" until {timeline.seconds[-1]:.3f} s",
-            )
-        return int(low), int(high)
-
     def _shown(
         self, start_seconds: float | None, stop_seconds: float | None
     ) -> Iterator[tuple[int, float, av.VideoFrame]]:
         """Yield index, time and picture of every frame in the segment."""
         timeline, shown_until = self._decoder.timeline(), -np.inf
         while True:
-            low, high = self._segment(timeline, start_seconds, stop_seconds)
+            low, high = segment_bounds(self.path, timeline.seconds, start_seconds, stop_seconds)
             low = max(low, int(np.searchsorted(timeline.seconds, shown_until, side="right")))
             try:
                 for index, picture in self._decoder.between(timeline, low, high):

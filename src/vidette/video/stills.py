@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,44 +11,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from vidette.errors import EmptyVideoError, SettingError
 from vidette.video.clip import Clip, ClipSpec, Frame
-from vidette.video.reader import checked_seconds
 from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
+from vidette.video.timeline import checked_seconds, segment_bounds
 from vidette.video.transforms import FrameResizer
 
-__all__ = ["Stills", "segment_bounds"]
+__all__ = ["Stills"]
 
 _AnyStills = TypeVar("_AnyStills", bound="Stills")
-
-
-def segment_bounds(
-    path: Path, seconds: np.ndarray, start_seconds: float | None, stop_seconds: float | None
-) -> tuple[int, int]:
-    """Return the first frame in ``[start, stop)`` and the first one after it, as indices.
-
-    Args:
-        path: Named in errors.
-        seconds: float64 ``(F,)``, when each frame is shown, ascending.
-        start_seconds: Default the first frame.
-        stop_seconds: Default after the last frame.
-
-    Raises:
-        SettingError: The segment is empty or starts before 0.
-        EmptyVideoError: No frame lies in it.
-    """
-    start = 0.0 if start_seconds is None else start_seconds
-    stop = math.inf if stop_seconds is None else stop_seconds
-    if not 0 <= start < stop:
-        raise SettingError(f"segment [{start:g}, {stop:g}) s; expected a start from 0 and a later stop")
-    low, high = np.searchsorted(seconds, np.array([start, stop]) - TOLERANCE_SECONDS)
-    if low >= high:
-        raise EmptyVideoError(
-            path,
-            f"no frame lies in the segment [{start:g}, {stop:g}) s; the {len(seconds)} frames last"
-            f" until {seconds[-1]:.3f} s",
-        )
-    return int(low), int(high)
 
 
 class Stills(ABC):

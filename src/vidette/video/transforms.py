@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from vidette.errors import InputMismatchError, SettingError
+from vidette.errors import InputMismatchError
 from vidette.video.clip import Clip, ClipSpec
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "Augmentation",
     "FrameResizer",
     "Geometry",
-    "augment",
     "clip_tensor",
     "pixels_tensor",
     "rgb_pixels",
@@ -214,76 +211,3 @@ def pixels_tensor(pixels: np.ndarray | torch.Tensor, spec: ClipSpec) -> torch.Te
     std = torch.tensor(spec.std, device=tensor.device).view(3, 1, 1)
     values = planes.to(torch.float32, memory_format=torch.contiguous_format)
     return values.mul_(1 / (255 * std)).sub_(mean / std)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far training may change a clip; every frame of a clip is changed alike.
-
-    Attributes:
-        crop_scale_min: The smallest random crop, as a fraction of the area, above 0 to 1; 1 keeps the whole.
-        flip: Mirror left and right half of the time; wrong where left and right are different classes.
-        colour: Brightness, contrast and saturation change by up to this fraction, 0 to below 1.
-    """
-
-    crop_scale_min: float = 0.6
-    flip: bool = False
-    colour: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.crop_scale_min <= 1:
-            raise SettingError(f"crop_scale_min is {self.crop_scale_min}; expected above 0, up to 1")
-        if not 0 <= self.colour < 1:
-            raise SettingError(f"colour is {self.colour}; expected 0 to below 1")
-
-
-def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.random.Generator) -> np.ndarray:
-    """Change a clip as one picture: the same crop, mirror and colour for every frame.
-
-    Args:
-        pixels: uint8 ``(T, H, W, 3)``, RGB.
-        augmentation: How far to go.
-        generator: Where the randomness comes from; it always gives eight numbers, whatever is switched on.
-
-    Returns:
-        uint8 ``(T, H, W, 3)``.
-    """
-    draws = generator.random(5)
-    colours = 1 + augmentation.colour * generator.uniform(-1, 1, 3)
-    changed = _cropped(pixels, draws, scale_min=augmentation.crop_scale_min)
-    if augmentation.flip and draws[4] < 0.5:
-        changed = changed[:, :, ::-1]
-    if augmentation.colour > 0:
-        changed = _coloured(changed, colours)
-    return np.ascontiguousarray(changed)
-
-
-def _cropped(pixels: np.ndarray, draws: np.ndarray, *, scale_min: float) -> np.ndarray:
-    """Cut one box of a random area, shape (3:4 to 4:3) and place out of all frames, brought back to size."""
-    import torch
-    from torch.nn import functional as F
-
-    height, width = pixels.shape[1:3]
-    side = np.sqrt(scale_min + (1 - scale_min) * draws[0])
-    shape = np.exp((2 * draws[1] - 1) * np.log(4 / 3) / 2) if scale_min < 1 else 1.0
-    rows = min(height, max(1, round(height * side / shape)))
-    columns = min(width, max(1, round(width * side * shape)))
-    if (rows, columns) == (height, width):
-        return pixels
-    top, left = int(draws[2] * (height - rows + 1)), int(draws[3] * (width - columns + 1))
-    box = torch.from_numpy(np.ascontiguousarray(pixels[:, top : top + rows, left : left + columns]))
-    planes = box.permute(0, 3, 1, 2)
-    resized = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
-    return resized.permute(0, 2, 3, 1).numpy()
-
-
-def _coloured(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Scale brightness, contrast (about the clip's mean grey) and saturation, as one affine map of RGB."""
-    brightness, contrast, saturation = colours
-    grey = np.array([0.299, 0.587, 0.114])
-    mean = float(pixels.reshape(-1, 3).mean(axis=0) @ grey)
-    mix = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), grey)
-    matrix = (brightness * contrast * mix).astype(np.float32)
-    offset = np.float32(brightness * (1 - contrast) * mean)
-    changed = pixels.astype(np.float32) @ matrix.T + offset
-    return np.clip(changed + 0.5, 0, 255).astype(np.uint8)

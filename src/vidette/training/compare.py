@@ -1,0 +1,310 @@
+"""Several models trained and scored on the same clips under one protocol, side by side."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidette.classifier.classifier import Classifier
+from vidette.data.cache import ClipCache
+from vidette.data.manifest import Manifest
+from vidette.errors import ClassifierError, OutputExistsError, SettingError
+from vidette.training.cross_validation import FoldsBy
+from vidette.training.fold import Listener
+from vidette.training.recipe import Recipe, read_recipe
+from vidette.training.run import SilentListener, read_source, train
+from vidette.video.clip import Clip
+
+__all__ = ["ComparedModel", "Comparison", "compare"]
+
+_REPEATS = 7
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """One row of a comparison.
+
+    Attributes:
+        model: Its name.
+        n: Clips that it was scored on.
+        accuracy: Of whole clips, with the 95 % interval's ``accuracy_low`` and ``accuracy_high``.
+        auc: Area under the ROC curve, with ``auc_low`` and ``auc_high``; None where undefined.
+        frame_accuracy: Of single frames; None where it was not asked.
+        order_gap: Accuracy on ordered minus on shuffled frames; None where it was not asked.
+        parameters: Number of weights.
+        gflops: 10^9 floating-point operations a clip, a multiplication and an addition counted as two.
+        clip_ms: Milliseconds a clip, from pixels to probabilities: median of several runs on this machine.
+        frame_ms: Milliseconds a new frame of a stream; None for a model that wants whole clips.
+        reused: Whether the run was there and not trained again.
+        folder: The run.
+    """
+
+    model: str
+    n: int
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    auc: float | None
+    auc_low: float | None
+    auc_high: float | None
+    frame_accuracy: float | None
+    order_gap: float | None
+    parameters: int
+    gflops: float
+    clip_ms: float
+    frame_ms: float | None
+    reused: bool
+    folder: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing came to.
+
+    Attributes:
+        folder: Holds a run folder for each model, ``comparison.csv``, ``comparison.json`` and
+            ``comparison.png``.
+        scored_on: The clips that the scores are of.
+        rows: In the order asked for.
+    """
+
+    folder: Path
+    scored_on: str
+    rows: tuple[ComparedModel, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"scored_on": self.scored_on, "models": [asdict(row) for row in self.rows]}
+
+
+def compare(
+    source: str | Path,
+    recipes: Mapping[str, Recipe],
+    out: Path,
+    *,
+    folds: FoldsBy | int | None = None,
+    overwrite: bool = False,
+    smoke: bool = False,
+    cache: ClipCache | None = None,
+    listener: Listener | None = None,
+) -> Comparison:
+    """Train and score several models on the same split, or the same folds, of the same clips.
+
+    A run that is finished is not trained again, and one that was interrupted goes on; so a model can be added
+    to a comparison later.
+
+    Args:
+        source: Labelled clips, as for training.
+        recipes: What to train, by the name of its run folder; they must divide the clips in the same way.
+        out: Where the runs go.
+        folds: Cross-validate: the scores are then those over the folds.
+        overwrite: Replace a comparison that is there.
+        smoke: One batch of each stage, to see that all of it runs.
+        cache: Where decoded clips are kept.
+        listener: Told how far the work is.
+
+    Raises:
+        SettingError: There is nothing to compare, or the recipes divide the clips in different ways.
+        OutputExistsError: ``out`` holds a comparison of other clips, or something else.
+        VidetteError: As training does.
+    """
+    listener = listener or SilentListener()
+    cache = cache or ClipCache()
+    _check_recipes(recipes)
+    manifest = read_source(source, next(iter(recipes.values())))
+    _open_folder(out, _plan(manifest, recipes, folds), overwrite=overwrite)
+    rows: list[ComparedModel] = []
+    for name, recipe in recipes.items():
+        folder = out / name
+        reused = _is_finished(folder, recipe)
+        listener.say(f"{name}: {'finished before' if reused else 'training'}")
+        if not reused:
+            resume = (folder / "recipe.toml").is_file() and read_recipe(folder / "recipe.toml") == recipe
+            train(
+                source,
+                recipe=recipe,
+                out=folder,
+                folds=folds,
+                overwrite=folder.exists() and not resume,
+                resume=resume,
+                smoke=smoke,
+                cache=cache,
+                listener=listener,
+            )
+        rows.append(_row(name, folder, reused=reused))
+    scored_on = f"all {len(manifest)} clips, by folds ({folds})" if folds else f"{rows[0].n} test clips"
+    comparison = Comparison(out, scored_on, tuple(rows))
+    (out / "comparison.json").write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (out / "comparison.csv").write_text(_table(rows), encoding="utf-8")
+    (out / "comparison.png").write_bytes(_picture(comparison))
+    return comparison
+
+
+def _check_recipes(recipes: Mapping[str, Recipe]) -> None:
+    if len(recipes) < 2:
+        raise SettingError(
+            f"{len(recipes)} model to compare; expected two or more, for example frame_cnn,cnn_gru"
+        )
+    distinct = {(recipe.split, recipe.source, recipe.train.seed) for recipe in recipes.values()}
+    if len(distinct) > 1:
+        raise SettingError(
+            "the recipes read or divide the clips in different ways, so their scores cannot be compared; give"
+            " them the same source, split and seed"
+        )
+
+
+def _plan(manifest: Manifest, recipes: Mapping[str, Recipe], folds: FoldsBy | int | None) -> dict[str, Any]:
+    """Return what must be the same for every run of a comparison."""
+    recipe = next(iter(recipes.values()))
+    clips = [(c.name, c.label, c.group, c.split, c.fold) for c in manifest.clips]
+    return {
+        "clips": hashlib.sha256(repr(clips).encode()).hexdigest(),
+        "split": asdict(recipe.split),
+        "seed": recipe.train.seed,
+        "folds": folds,
+    }
+
+
+def _open_folder(out: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
+    path = out / _PLAN
+    if out.exists() and not path.is_file() and (out.is_file() or any(out.iterdir())):
+        raise OutputExistsError(f"{out} exists and is no comparison; choose another --out")
+    if path.is_file():
+        different = [name for name, value in plan.items() if _read_json(path).get(name) != value]
+        if different and not overwrite:
+            raise OutputExistsError(
+                f"{out} holds a comparison of something else ({', '.join(different)} differ); choose another"
+                " --out, or replace it with --overwrite"
+            )
+        if overwrite:
+            shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClassifierError(f"{path} cannot be read ({error}); compare again with --overwrite") from error
+
+
+def _is_finished(folder: Path, recipe: Recipe) -> bool:
+    wanted = ("recipe.toml", "evaluation.json", "classifier/classifier.json")
+    return all((folder / name).is_file() for name in wanted) and read_recipe(folder / "recipe.toml") == recipe
+
+
+def _row(name: str, folder: Path, *, reused: bool) -> ComparedModel:
+    results = _read_json(folder / "evaluation.json")
+    crossed, consistency = results["cross_validation"], results["test"]["consistency"]
+    metrics = (crossed or results["test"])["metrics"]
+    classifier = Classifier.load(folder)
+    (low, high), (auc_low, auc_high) = metrics["accuracy_interval"], metrics["auc_interval"]
+    clip_ms, frame_ms = _milliseconds(classifier)
+    return ComparedModel(
+        model=name,
+        n=metrics["n"],
+        accuracy=metrics["accuracy"],
+        accuracy_low=low,
+        accuracy_high=high,
+        auc=metrics["auc"],
+        auc_low=auc_low,
+        auc_high=auc_high,
+        frame_accuracy=consistency and consistency["frame_accuracy"],
+        order_gap=consistency and consistency["order_gap"],
+        parameters=sum(p.numel() for p in classifier.model.parameters()),
+        gflops=_gflops(classifier),
+        clip_ms=clip_ms,
+        frame_ms=frame_ms,
+        reused=reused,
+        folder=str(folder),
+    )
+
+
+def _gflops(classifier: Classifier) -> float:
+    spec = classifier.spec
+    clip = torch.zeros(1, spec.num_frames, 3, spec.height, spec.width)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        classifier.model(clip)
+    return counter.get_total_flops() / 1e9
+
+
+def _milliseconds(classifier: Classifier) -> tuple[float, float | None]:
+    """Return the time of a clip and of a new frame of a stream, the work as it runs in deployment."""
+    spec = classifier.spec
+    noise = np.random.default_rng(0).integers(0, 256, (spec.num_frames, spec.height, spec.width, 3), np.uint8)
+    clip = Clip(noise, np.arange(spec.num_frames) / 10)
+    clip_ms = _median_ms(lambda: classifier.logits([clip]))
+    model = classifier.model
+    if not model.can_step:
+        return clip_ms, None
+    state = model.initial_state(1)
+    frame = torch.zeros(1, 3, spec.height, spec.width, device=classifier.device)
+    with torch.no_grad():
+        return clip_ms, _median_ms(lambda: model.step(frame, state))
+
+
+def _median_ms(work: Callable[[], object]) -> float:
+    work()
+    seconds: list[float] = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * statistics.median(seconds)
+
+
+def _table(rows: Sequence[ComparedModel]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def _picture(comparison: Comparison) -> bytes:
+    """Return a PNG: accuracy with interval beside single frames, and accuracy against time."""
+    rows = comparison.rows
+    figure = Figure(figsize=(11, 1.6 + 0.45 * len(rows)), layout="constrained")
+    scores, cost = figure.subplots(1, 2)
+    for place, row in enumerate(rows):
+        middle = row.accuracy or 0.0
+        low, high = row.accuracy_low or middle, row.accuracy_high or middle
+        scores.barh(place, middle, color="#1f6feb", height=0.6, label="whole clip" if place == 0 else None)
+        scores.plot([low, high], [place, place], color="#0b2a5b", linewidth=2)
+        if row.frame_accuracy is not None:
+            scores.plot(
+                row.frame_accuracy,
+                place,
+                marker="D",
+                color="#d29922",
+                linestyle="none",
+                label="single frames" if place == 0 else None,
+            )
+        cost.plot(row.clip_ms, middle, marker="o", color="#1f6feb", linestyle="none")
+        cost.annotate(row.model, (row.clip_ms, middle), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    scores.set_yticks(range(len(rows)), [row.model for row in rows])
+    scores.invert_yaxis()
+    scores.set(xlim=(0, 1), xlabel=f"accuracy, 95 % interval; {comparison.scored_on}")
+    scores.legend(frameon=False, fontsize=8, loc="lower right")
+    cost.set(xscale="log", xlabel="milliseconds a clip on this machine", ylabel="accuracy", ylim=(0, 1.05))
+    for axis in (scores, cost):
+        axis.grid(alpha=0.25)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()
