@@ -32,7 +32,7 @@ from torch import Tensor
 
 from vidette.data.cache import ClipCache
 from vidette.data.dataset import ClipDataset
-from vidette.data.manifest import LabelledClip, Manifest, read_manifest
+from vidette.data.manifest import Manifest, read_manifest
 from vidette.data.split import Split, SplitPlan, split_manifest
 from vidette.data.store import ArrayStore
 from vidette.models import build_model
@@ -41,7 +41,8 @@ from vidette.training.features import FeatureDataset, FeatureStore
 from vidette.training.fold import recipe_spec
 from vidette.training.loop import EpochRecord, fit
 from vidette.training.recipe import ModelSettings, Recipe, named_recipe, with_options
-from vidette.video.transforms import Augmentation, pixels_tensor
+from vidette.video.augmentation import Augmentation
+from vidette.video.transforms import pixels_tensor
 
 TUTORIAL_EPOCHS = named_recipe("resnet18-rnn").train.epochs
 
@@ -82,9 +83,6 @@ class Benchmark:
         self.training = [manifest.clips[i] for i in split.train]
         self.validation = [manifest.clips[i] for i in split.validation]
 
-    def labels(self, clips: Sequence[LabelledClip]) -> list[int]:
-        return [self.manifest.classes.index(clip.label) for clip in clips]
-
     def ours(self, name: str) -> Course:
         """The default recipe: features of the clips that the tutorial sees too (not test), then the head."""
         recipe = with_options(named_recipe("default"), {"accelerator": "cpu"})
@@ -102,7 +100,7 @@ class Benchmark:
                 FeatureDataset(self.validation, self.manifest.classes, features),
                 recipe.train,
                 prepare=unchanged,
-                labels=self.labels(self.training),
+                num_classes=len(self.manifest.classes),
                 folder=Path(folder),
             )
         return Course(name, before, result.history)
@@ -128,7 +126,7 @@ class Benchmark:
                 ClipDataset(self.validation, classes, spec, self.cache),
                 recipe.train,
                 prepare=lambda batch: pixels_tensor(batch, spec),
-                labels=self.labels(self.training),
+                num_classes=len(self.manifest.classes),
                 folder=Path(folder),
                 on_epoch=lambda record, _: between(record),
             )

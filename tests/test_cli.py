@@ -1,5 +1,6 @@
 """The command line as a user types it: exit status, one message, nothing lost; the README's first screen."""
 
+import io
 import json
 import re
 import shutil
@@ -8,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from vidette.cli_view import models_table
 
 QUICK = ["--recipe", "motion", "--model", "conv3d_small", "--size", "32", "--num-frames", "8", "--epochs", "1"]
 README = Path(__file__).parents[1] / "README.md"
@@ -61,9 +65,18 @@ def test_info_and_models(run, motion_clips):
         done = vidette("info", path, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["kind"]
-    rows = json.loads(vidette("models", "--json").stdout)
-    assert {"frame_cnn", "cnn_gru", "cnn_lstm", "conv3d_small", "r3d_18"} <= {row["name"] for row in rows}
-    assert all(row["parameters"] > 0 for row in rows)
+    rows = {row["name"]: row for row in json.loads(vidette("models", "--json").stdout)}
+    assert {"frame_cnn", "cnn_gru", "cnn_lstm", "shift", "transformer", "conv3d_causal", "s3d"} <= set(rows)
+    assert all(row["parameters"] > 0 and row["gflops_per_clip"] > 0 for row in rows.values())
+    assert 70 < rows["r3d_18"]["gflops_per_clip"] < 90  # 40.7 * 10^9 multiply-adds, as published
+    assert rows["shift"]["streaming"]
+    assert not rows["r3d_18"]["streaming"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(models_table(list(rows.values())))
+    table = console.export_text()
+    assert all(name in table for name in rows)
+    assert "BSD-3-Clause: r3d_18, mc3_18, r2plus1d_18, s3d" in table
+    assert "…" not in table, "the table fits a terminal"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from vidette.cli_data import (
     prepare,
     read_source,
 )
+from vidette.cli_import import import_model
 from vidette.cli_options import folds_option, given_options, takes_recipe_options
 from vidette.errors import SettingError, VideoError, VidetteError
 
@@ -47,6 +48,7 @@ app.command(name="compare")(compare)
 app.command(name="audit")(audit)
 app.command(name="prepare")(prepare)
 app.command(name="export")(export)
+app.command(name="import")(import_model)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]

@@ -8,6 +8,8 @@ from vidette.errors import SettingError
 from vidette.models import build_model
 from vidette.models.backbone import FrameBackbone, GridPool, imagenet_normalisation, load_imagenet_weights
 from vidette.models.imagenet import ImageNetFrames, imagenet_class_names
+from vidette.models.motion_input import MotionInput
+from vidette.models.shift import places_of
 
 
 @pytest.mark.parametrize(("size", "grid"), [(8, 4), (7, 7), (6, 1), (12, 3)])
@@ -53,6 +55,75 @@ def test_normalisation_follows_the_weights():
     assert imagenet_normalisation("resnet18")[0] == (0.485, 0.456, 0.406)
 
 
+def small(name, **options):
+    return build_model(name, num_classes=2, num_frames=2, height=32, width=32, options=options)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "blocks", "stages"),
+    [
+        ("resnet18", 8, 4),
+        ("resnet50", 16, 4),
+        ("mobilenetv2_100", 10, 5),
+        ("tf_efficientnet_lite0", 9, 5),
+        ("regnety_002", 13, 4),
+        ("convnext_atto", 12, 4),
+    ],
+)
+def test_shift_finds_the_residual_branches_of_timm(backbone, blocks, stages):
+    with torch.device("meta"):
+        net = FrameBackbone(backbone)
+    assert len(places_of(net, "blocks")) == blocks
+    assert len(places_of(net, "stages")) == stages
+    assert set(places_of(net, "stages")) < set(places_of(net, "blocks"))
+
+
+def test_shift_takes_the_first_channels_from_the_frame_before():
+    model = small("shift", backbone="small", shift_fraction=0.25)
+    conv = model.head.backbone.net[3]
+    seen = []
+    conv.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    clip = torch.rand(1, 2, 3, 32, 32)
+    with torch.no_grad():
+        model.eval()(clip)
+        alone = model.head.backbone.net[:3](clip[0])
+    (shifted,) = seen
+    assert not shifted[0, :4].any()
+    assert torch.allclose(shifted[1, :4], alone[0, :4], atol=1e-6)
+    assert torch.allclose(shifted[:, 4:], alone[:, 4:], atol=1e-6)
+
+
+def test_motion_input_is_the_change_since_the_frame_before():
+    x = torch.rand(2, 4, 3, 5, 6)
+    both = MotionInput("rgb+difference")(x)
+    assert torch.equal(both[:, :, :3], x)
+    assert torch.equal(both[:, 1:, 3:], x[:, 1:] - x[:, :-1])
+    assert not both[:, 0, 3:].any()
+    assert torch.equal(MotionInput("difference")(x), both[:, :, 3:])
+
+
+def test_a_bidirectional_last_readout_has_read_the_whole_clip_both_ways():
+    torch.manual_seed(0)
+    model = small("cnn_gru", backbone="small", bidirectional=True, readout="last").eval()
+    x = torch.rand(1, 6, 3, 32, 32, requires_grad=True)
+    hidden = []
+    model.head.classify.register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0]))
+    model(x)
+    for half in hidden[0].chunk(2, dim=-1):
+        (gradient,) = torch.autograd.grad(half.sum(), x, retain_graph=True)
+        assert (gradient.abs().amax(dim=(0, 2, 3, 4)) > 0).all()
+
+
+def test_saved_names_stay():
+    """Classifiers saved by earlier versions keep loading."""
+    names = set(small("cnn_gru", backbone="small").state_dict())
+    heads = {"norm", "project", "project_change", "rnn", "classify"}
+    assert {name.split(".")[1] for name in names if name.startswith("head.")} == heads
+    assert {"head.norm.weight", "head.classify.bias"} <= set(small("frame_cnn", backbone="small").state_dict())
+    assert "head.net.2.weight" in small("conv3d_small").state_dict()
+    assert "head.net.fc.1.weight" in small("r3d_18").state_dict()
+
+
 @pytest.mark.parametrize(
     ("call", "hint"),
     [
@@ -69,6 +140,13 @@ def test_normalisation_follows_the_weights():
         (lambda: FrameBackbone("resnet-18"), "did you mean 'resnet"),
         (lambda: FrameBackbone("vit_tiny_patch16_224"), "choose a CNN"),
         (lambda: load_imagenet_weights(FrameBackbone("small")), "no ImageNet weights"),
+        (lambda: small("frame_cnn", pooling="median"), "unknown pooling over time 'median'"),
+        (lambda: small("cnn_gru", input="rgb+diff"), "did you mean 'rgb.difference'"),
+        (lambda: small("shift", shift_fraction=0.6), "shift_fraction is 0.6; expected above 0"),
+        (lambda: small("shift", shift_places="block"), "did you mean 'blocks'"),
+        (lambda: small("shift", backbone="vgg11"), "no residual blocks"),
+        (lambda: small("transformer", hidden=20, heads=4), "expected a multiple of 8"),
+        (lambda: small("s3d"), "at least 8 frames"),
     ],
 )
 def test_unknown_names_are_one_clear_error(call, hint):

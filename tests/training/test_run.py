@@ -107,7 +107,7 @@ def test_resume_needs_the_same_recipe(run, motion_clips):
     [
         ({"hidden": 5}, "no option hidden"),
         ({"model": "cnn_gru", "weights": "none", "frozen": True}, "learns nothing"),
-        ({"weights": "imagnet"}, "expected imagenet or none"),
+        ({"weights": "imagnet"}, "expected imagenet, kinetics, none, or a"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_named(options, message, motion_clips, tmp_path):

@@ -23,6 +23,7 @@ from vidette.models import VideoModel, build_model
 from vidette.models.backbone import PACKAGED_BACKBONE, imagenet_normalisation
 from vidette.models.base import FrameModel
 from vidette.models.imagenet import imagenet_class_names
+from vidette.models.imported import IMPORTED_MODELS, build_imported
 from vidette.video.clip import Clip, ClipSpec
 from vidette.video.transforms import clip_tensor
 
@@ -172,14 +173,7 @@ class Classifier:
         spec = ClipSpec.from_dict(description["spec"])
         name, options = description["model"]["name"], description["model"]["options"]
         classes = tuple(description["classes"])
-        model = build_model(
-            name,
-            num_classes=len(classes),
-            num_frames=spec.num_frames,
-            height=spec.height,
-            width=spec.width,
-            options=options,
-        )
+        model = _new_model(name, options, spec, num_classes=len(classes))
         _fill(model, folder / _WEIGHTS)
         return cls(
             model,
@@ -192,6 +186,20 @@ class Classifier:
             device=torch.device(device),
             onnx_path=_choose_onnx(folder, runtime, device),
         )
+
+
+def _new_model(name: str, options: Mapping[str, Any], spec: ClipSpec, *, num_classes: int) -> VideoModel:
+    """Build the described model without its weights: one of Vidette's, or one that was imported."""
+    if name in IMPORTED_MODELS:
+        return build_imported(name, num_classes=num_classes, options=options)
+    return build_model(
+        name,
+        num_classes=num_classes,
+        num_frames=spec.num_frames,
+        height=spec.height,
+        width=spec.width,
+        options=options,
+    )
 
 
 def _imagenet(kind: type[Classifier], device: torch.device) -> Classifier:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from vidette.errors import SettingError, unknown_name
-from vidette.models.base import VideoModel
+from vidette.models.base import State, VideoModel
 from vidette.models.cnn_rnn import CnnRnn
-from vidette.models.conv3d import Conv3dSmall, ResNet3d
+from vidette.models.conv3d import Conv3dCausal, Conv3dSmall, TorchvisionVideo
 from vidette.models.frame_cnn import FrameCnn
+from vidette.models.huggingface import PREFIX, HuggingFaceVideo
 from vidette.models.imagenet import ImageNetFrames
+from vidette.models.keras_models import KerasCnnLstm, KerasConv3d, KerasFrameCnn
+from vidette.models.motion_input import INPUTS, MotionModel
+from vidette.models.shift import ShiftCnn
+from vidette.models.transformer import SpaceTimeTransformer
 
-__all__ = ["MODELS", "ModelKind", "VideoModel", "build_model", "model_options"]
+__all__ = ["MODELS", "ModelKind", "State", "VideoModel", "build_model", "model_kind", "model_options"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class ModelKind:
         summary: One line for people.
         uses_order: Whether the order of the frames can change the answer.
         has_backbone: Whether a 2-D backbone looks at every frame on its own.
+        weights_offline: Pretrained weights that come with the installation.
+        weights_download: Pretrained weights that are downloaded on request.
         licence: Of the architecture's code.
     """
 
@@ -34,19 +41,57 @@ class ModelKind:
     summary: str
     uses_order: bool
     has_backbone: bool
+    weights_offline: str = "none"
+    weights_download: str = "none"
     licence: str = "Apache-2.0"
 
 
+def _cnn(build: Callable[..., VideoModel], summary: str, *, uses_order: bool = True) -> ModelKind:
+    return ModelKind(build, summary, uses_order, True, "ImageNet", "ImageNet of other backbones")
+
+
+def _torchvision(variant: str, summary: str) -> ModelKind:
+    build = partial(TorchvisionVideo, variant=variant)
+    return ModelKind(build, summary, True, False, "none", "Kinetics-400", "BSD-3-Clause")
+
+
 MODELS: Mapping[str, ModelKind] = {
-    "frame_cnn": ModelKind(FrameCnn, "CNN frame by frame, averaged", False, True),
-    "cnn_rnn": ModelKind(partial(CnnRnn, cell="rnn"), "CNN + simple RNN", True, True),
-    "cnn_lstm": ModelKind(partial(CnnRnn, cell="lstm"), "CNN + LSTM", True, True),
-    "cnn_gru": ModelKind(partial(CnnRnn, cell="gru"), "CNN + GRU (default)", True, True),
+    "frame_cnn": _cnn(FrameCnn, "CNN, frames averaged", uses_order=False),
+    "cnn_rnn": _cnn(partial(CnnRnn, cell="rnn"), "CNN + simple RNN"),
+    "cnn_lstm": _cnn(partial(CnnRnn, cell="lstm"), "CNN + LSTM"),
+    "cnn_gru": _cnn(partial(CnnRnn, cell="gru"), "CNN + GRU (default)"),
+    "shift": replace(_cnn(ShiftCnn, "CNN, temporal shift"), has_backbone=False),
+    "transformer": _cnn(SpaceTimeTransformer, "CNN + attention"),
     "conv3d_small": ModelKind(Conv3dSmall, "small 3-D CNN", True, False),
-    "r3d_18": ModelKind(partial(ResNet3d, variant="r3d_18"), "3-D ResNet-18", True, False, "BSD-3-Clause"),
+    "conv3d_causal": ModelKind(Conv3dCausal, "small, looking back", True, False),
+    "r3d_18": _torchvision("r3d_18", "3-D ResNet-18"),
+    "mc3_18": _torchvision("mc3_18", "ResNet-18, 3-D first"),
+    "r2plus1d_18": _torchvision("r2plus1d_18", "ResNet-18, (2+1)-D"),
+    "s3d": _torchvision("s3d", "separable Inception"),
+    "keras_frame_cnn": ModelKind(KerasFrameCnn, "Keras CNN, averaged", False, False),
+    "keras_cnn_lstm": ModelKind(KerasCnnLstm, "Keras CNN + LSTM", True, False),
+    "keras_conv3d": ModelKind(KerasConv3d, "Keras 3-D CNN", True, False),
 }
 
-_CLIP_SHAPE = ("num_frames", "height", "width")
+_CLIP_SHAPE = ("num_frames", "height", "width", "in_channels")
+
+
+_HUGGING_FACE = ModelKind(
+    HuggingFaceVideo, "video classifier of transformers", True, False, "none", "its own", "of its source"
+)
+
+
+def model_kind(name: str) -> ModelKind:
+    """Return the line of the table that a name means; ``hf:SOURCE`` is a network of transformers.
+
+    Raises:
+        SettingError: The model is unknown; names the nearest.
+    """
+    if name.startswith(PREFIX):
+        return _HUGGING_FACE
+    if name not in MODELS:
+        raise SettingError(unknown_name("model", name, MODELS))
+    return MODELS[name]
 
 
 def model_options(name: str) -> tuple[str, ...]:
@@ -57,12 +102,12 @@ def model_options(name: str) -> tuple[str, ...]:
     """
     if name == "imagenet":
         return ()
-    if name not in MODELS:
-        raise SettingError(unknown_name("model", name, MODELS))
-    build = MODELS[name].build
+    if name.startswith(PREFIX):
+        return ("config",)
+    build = model_kind(name).build
     fixed = set(build.keywords) if isinstance(build, partial) else set()
     names = inspect.signature(build).parameters
-    return tuple(n for n in names if n not in {"num_classes", *_CLIP_SHAPE, *fixed})
+    return (*(n for n in names if n not in {"num_classes", *_CLIP_SHAPE, *fixed}), "input")
 
 
 def build_model(
@@ -77,15 +122,16 @@ def build_model(
     """Build a model with random weights.
 
     Args:
-        name: A key of :data:`MODELS`, or ``"imagenet"``.
+        name: A key of :data:`MODELS`, ``"imagenet"``, or ``"hf:SOURCE"``: a folder or name of transformers.
         num_classes: K.
         num_frames: T of the clips it will see.
         height: H in pixels.
         width: W in pixels.
-        options: The model's own options; see :func:`model_options`.
+        options: The model's own options, see :func:`model_options`, and ``input``: what it reads, ``"rgb"``,
+            ``"difference"`` (of neighbouring frames) or ``"rgb+difference"``.
 
     Raises:
-        SettingError: The model or an option is unknown; names the nearest.
+        SettingError: The model or an option is unknown (names the nearest), or out of range.
 
     Example:
         >>> model = build_model("conv3d_small", num_classes=4, num_frames=8, height=32, width=32)
@@ -99,7 +145,17 @@ def build_model(
             raise SettingError(unknown_name(f"option of model {name}", option, known))
     if name == "imagenet":
         return ImageNetFrames()
-    build = MODELS[name].build
-    shape = {"num_frames": num_frames, "height": height, "width": width}
+    own = dict(options or {})
+    if name.startswith(PREFIX):
+        own["source"] = name.removeprefix(PREFIX)
+    kind = own.pop("input", "rgb")
+    if kind not in INPUTS:
+        raise SettingError(unknown_name("input", kind, INPUTS))
+    build = model_kind(name).build
+    shape = {"num_frames": num_frames, "height": height, "width": width, "in_channels": INPUTS[kind]}
     wanted = {k: v for k, v in shape.items() if k in inspect.signature(build).parameters}
-    return build(num_classes, **wanted, **(options or {}))
+    model = build(num_classes, **wanted, **own)
+    if kind != "rgb":
+        model = MotionModel(model, kind, height=height, width=width)
+    model.name = name
+    return model

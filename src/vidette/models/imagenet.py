@@ -4,18 +4,39 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from timm.data import ImageNetInfo
-from torch import Tensor, nn
+from torch import Tensor
 
+from vidette.models.along_time import TimePool
 from vidette.models.backbone import packaged_imagenet_classifier
-from vidette.models.base import FrameModel
+from vidette.models.base import FrameModel, Head, State
 
 __all__ = ["ImageNetFrames", "imagenet_class_names"]
 
 
-class _MeanOverTime(nn.Module):
+_NUM_CLASSES = 1000
+
+
+class _MeanOverTime(Head):
+    """The features are logits already."""
+
+    needs_whole_clip = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = TimePool("mean", _NUM_CLASSES)
+        self.origin: Tensor
+        self.register_buffer("origin", torch.zeros(()), persistent=False)
+
     def forward(self, features: Tensor) -> Tensor:
-        return features.mean(1)
+        return self.pool(features)
+
+    def initial_state(self, batch: int) -> State:
+        return self.pool.initial_state(self.origin, batch)
+
+    def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.pool.step(features, state)
 
 
 class ImageNetFrames(FrameModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,14 +17,17 @@ from vidette.data.manifest import LabelledClip, Manifest
 from vidette.data.split import Split
 from vidette.errors import SettingError
 from vidette.evaluation.calibration import fit_temperature
-from vidette.models import MODELS, VideoModel, build_model, model_options
-from vidette.models.backbone import FrameBackbone, imagenet_normalisation, load_imagenet_weights
+from vidette.models import VideoModel, build_model, model_kind, model_options
+from vidette.models.backbone import PACKAGED_BACKBONE, imagenet_channel_order
 from vidette.models.base import FrameModel
+from vidette.models.weights import load_weights, weights_normalisation
+from vidette.training.batches import BatchMix, LabelledTensors
 from vidette.training.features import FeatureDataset, FeatureStore
-from vidette.training.loop import EpochRecord, FitResult, LabelledTensors, fit
+from vidette.training.loop import EpochRecord, FitResult, fit
 from vidette.training.recipe import ModelSettings, Recipe
+from vidette.video.augmentation import Augmentation, flip_suggestion
 from vidette.video.clip import ClipSpec, SpanRange
-from vidette.video.transforms import Augmentation, pixels_tensor
+from vidette.video.transforms import pixels_tensor
 
 __all__ = ["Listener", "Trained", "recipe_spec", "train_fold"]
 
@@ -71,27 +74,21 @@ def recipe_spec(recipe: Recipe) -> ClipSpec:
         fps=clip.fps,
         resize=clip.resize,
     )
-    if model.weights != "imagenet" or "backbone" not in model_options(model.model):
+    known = "backbone" in model_options(model.model)
+    backbone = (model.backbone or PACKAGED_BACKBONE) if known else None
+    # A file's weights are taken to expect what the published weights of their backbone do.
+    weights = model.weights if model.weights in ("none", "kinetics") else "imagenet"
+    expected = weights_normalisation(weights, backbone=backbone)
+    if expected is None:
         return spec
-    mean, std = imagenet_normalisation(model.backbone or "tf_efficientnet_lite0")
-    return replace(spec, mean=mean, std=std)
+    order = imagenet_channel_order(backbone) if backbone else "RGB"
+    return replace(spec, mean=expected[0], std=expected[1], channel_order=order)
 
 
 def _chosen_options(settings: ModelSettings) -> dict[str, Any]:
     """Return the model options that the recipe sets, refusing those that the model does not take."""
     known = model_options(settings.model)
-    names = (
-        "backbone",
-        "grid",
-        "hidden",
-        "layers",
-        "projection",
-        "difference",
-        "readout",
-        "pooling",
-        "channels",
-        "dropout",
-    )
+    names = [field.name for field in fields(settings) if field.name not in ("model", "weights", "frozen")]
     chosen = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     alien = [name for name in chosen if name not in known and name not in ("backbone", "grid")]
     if alien:
@@ -102,15 +99,15 @@ def _chosen_options(settings: ModelSettings) -> dict[str, Any]:
 
 
 def _is_frozen(recipe: Recipe) -> bool:
-    return recipe.model.frozen and MODELS[recipe.model.model].has_backbone
+    """Tell whether the backbone is kept as it is: only where it looks at the pictures one by one."""
+    settings = recipe.model
+    return settings.frozen and model_kind(settings.model).has_backbone and settings.input in (None, "rgb")
 
 
-def _new_model(recipe: Recipe, *, num_classes: int) -> tuple[VideoModel, dict[str, Any]]:
+def _new_model(recipe: Recipe, *, num_classes: int, listener: Listener) -> tuple[VideoModel, dict[str, Any]]:
     """Build the recipe's model with its starting weights, the same for the same seed."""
     settings = recipe.model
     options = _chosen_options(settings)
-    if settings.weights not in ("imagenet", "none"):
-        raise SettingError(f"weights is {settings.weights!r}; expected imagenet or none")
     if _is_frozen(recipe) and settings.weights == "none":
         raise SettingError(
             "a frozen backbone with random weights learns nothing: use --no-frozen or --weights imagenet"
@@ -125,13 +122,9 @@ def _new_model(recipe: Recipe, *, num_classes: int) -> tuple[VideoModel, dict[st
         width=size,
         options=options,
     )
-    if (
-        settings.weights == "imagenet"
-        and isinstance(model, FrameModel)
-        and isinstance(model.backbone, FrameBackbone)
-    ):
-        load_imagenet_weights(model.backbone)
-    return model, options
+    for line in load_weights(model, settings.weights).lines():
+        listener.say(line)
+    return model, {**options, **model.own_options}
 
 
 def train_fold(
@@ -166,7 +159,7 @@ def train_fold(
     spec = recipe_spec(recipe)
     training = _samples(manifest, split.train, spec)
     validation = _samples(manifest, split.validation, spec)
-    model, options = _new_model(recipe, num_classes=len(manifest.classes))
+    model, options = _new_model(recipe, num_classes=len(manifest.classes), listener=listener)
     features: FeatureStore | None = None
     if _is_frozen(recipe) and isinstance(model, FrameModel):
         features = FeatureStore(model, spec, cache, device=_feature_device(recipe))
@@ -177,18 +170,22 @@ def train_fold(
     module, prepare, datasets = _inputs(
         model, spec, training, validation, manifest.classes, recipe, cache, features
     )
-    number = {name: i for i, name in enumerate(manifest.classes)}
+    unsafe = flip_suggestion(manifest.classes)
+    if unsafe and recipe.augment.flip and features is None:
+        listener.say(f"warning: {unsafe}")
     result = fit(
         module,
         datasets[0],
         datasets[1],
         recipe.train,
         prepare=prepare,
-        labels=[number[clip.label] for clip in training],
+        num_classes=len(manifest.classes),
         folder=folder,
+        mix=BatchMix(recipe.augment, seed=recipe.train.seed),
         resume=resume,
         smoke=smoke,
         on_epoch=listener.epoch,
+        on_foreseen=lambda seconds: _say_foreseen(seconds, listener),
     )
     classifier = Classifier(
         model,
@@ -200,6 +197,12 @@ def train_fold(
         training_statistics=_statistics(training, result),
     )
     return Trained(classifier, result, features.load if features else None)
+
+
+def _say_foreseen(seconds: float, listener: Listener) -> None:
+    """Say how long training takes, where it is more than a minute."""
+    if seconds > 60:
+        listener.say(f"training takes about {round(seconds / 60)} min, or less if it stops early")
 
 
 def _samples(manifest: Manifest, indices: Sequence[int], spec: ClipSpec) -> list[LabelledClip]:
@@ -227,9 +230,7 @@ def _inputs(
         data = FeatureDataset(training, classes, features), FeatureDataset(validation, classes, features)
         return model.head, lambda batch: batch, data
     settings = recipe.augment
-    augmentation = Augmentation(
-        crop_scale_min=settings.crop_scale_min, flip=settings.flip, colour=settings.colour
-    )
+    augmentation = Augmentation(**{field.name: getattr(settings, field.name) for field in fields(Augmentation)})
     seed = recipe.train.seed
     learn = ClipDataset(training, classes, spec, cache, augmentation=augmentation, seed=seed)
     choose = ClipDataset(validation, classes, spec, cache, augmentation=None, seed=seed)

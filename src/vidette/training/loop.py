@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
-from vidette.errors import SettingError, StorageError
+from vidette.errors import StorageError
+from vidette.training.batches import (
+    Batch,
+    BatchMix,
+    LabelledTensors,
+    Loader,
+    evaluation_batches,
+    training_batches,
+)
+from vidette.training.learner import Learner
+from vidette.training.optimizer import Scheduler
 from vidette.training.recipe import TrainSettings
 
-__all__ = ["EpochRecord", "FitResult", "LabelledTensors", "fit"]
+__all__ = ["EpochRecord", "FitResult", "fit"]
 
-
-class LabelledTensors(Protocol):
-    """What the loop reads: items ``(tensor, label)`` whose randomness depends on the epoch alone."""
-
-    def __len__(self) -> int:
-        """Return how many clips there are."""
-        ...
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return a clip's input and label."""
-        ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that augmentation is drawn for."""
-        ...
+_TIMED_BATCHES = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,8 @@ class _Progress:
     history: list[EpochRecord]
     best_score: float = math.inf
     best_epoch: int = -1
-    best_state: dict[str, Tensor] | None = None
+    best_state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    best_answers: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
 
 
 def fit(
@@ -80,244 +76,132 @@ def fit(
     settings: TrainSettings,
     *,
     prepare: Callable[[Tensor], Tensor],
-    labels: Sequence[int],
+    num_classes: int,
     folder: Path,
+    mix: BatchMix | None = None,
     resume: bool = False,
     smoke: bool = False,
     on_epoch: Callable[[EpochRecord, int], None] | None = None,
+    on_foreseen: Callable[[float], None] | None = None,
 ) -> FitResult:
     """Train ``model`` and leave in it the weights that were best on the validation clips.
 
     Everything random is drawn from (seed, epoch), so that a run resumed after a kill ends with the weights of
-    an uninterrupted one on the CPU.
+    an uninterrupted one on the CPU. Where weights are averaged, it is the average that is scored and kept.
 
     Args:
-        model: Takes ``prepare(batch)``, gives logits ``(N, K)``; its ``backbone`` learns at its own rate.
+        model: Takes ``prepare(batch)``, gives logits ``(N, num_classes)``; its stages learn at their own rates.
         training: Clips to learn from.
         validation: Clips to choose the weights by; never the test clips.
         settings: The recipe's ``[train]``.
         prepare: Turns a batch as loaded into the model's input, on the device.
-        labels: Labels of the training clips, for the class weights.
+        num_classes: K.
         folder: Where ``metrics.jsonl`` and ``checkpoint.pt`` go.
+        mix: How clips of a training batch are mixed; None leaves them apart.
         resume: Go on from the checkpoint in ``folder`` if there is one.
         smoke: One batch of each stage, one epoch.
         on_epoch: Told of every epoch's record and how many epochs are planned.
+        on_foreseen: Told once, after the first few batches, about how many seconds all epochs will take.
 
     Raises:
-        SettingError: The loss is not finite, or the asked device is not there.
+        SettingError: The loss is not finite, the device is not there, or a setting does not fit the model.
         StorageError: The checkpoint cannot be written.
     """
     start = time.perf_counter()
-    fabric = _launch(settings)
-    loaders = _loader(training, settings, shuffle=True), _loader(validation, settings, shuffle=False)
+    loaders = training_batches(training, settings), evaluation_batches(validation, settings)
+    counts = (1, 1) if smoke else (len(loaders[0]), len(loaders[1]))
     epochs = 1 if smoke else settings.epochs
-    steps = 1 if smoke else len(loaders[0])
-    optimizer = _optimizer(model, settings)
-    module, optimizer = cast(tuple[nn.Module, torch.optim.Optimizer], fabric.setup(model, optimizer))
-    scheduler = _scheduler(optimizer, settings, total_steps=epochs * steps)
-    weight = _class_weights(labels, settings, device=fabric.device)
+    learner = Learner(
+        model,
+        settings,
+        prepare=prepare,
+        labels=training.labels,
+        num_classes=num_classes,
+        mix=mix,
+        epochs=epochs,
+        num_batches=counts[0],
+    )
     progress = _Progress([])
     checkpoint = folder / "checkpoint.pt"
     if resume and checkpoint.is_file():
-        progress = _restore(checkpoint, module, optimizer, scheduler)
-    for epoch in range(len(progress.history), epochs):
+        progress = _restore(checkpoint, learner)
+    first = len(progress.history)
+    for epoch in range(first, epochs):
         if _out_of_patience(progress, settings):
             break
         began = time.perf_counter()
         torch.manual_seed(settings.seed * 100_003 + epoch)
         training.set_epoch(epoch)
-        batches = _limited(loaders[0], 1 if smoke else None)
-        learnt = _train_epoch(fabric, module, optimizer, scheduler, batches, settings, prepare, weight)
-        logits, truth = _predict(fabric, module, _limited(loaders[1], 1 if smoke else None), prepare)
-        record = _record(epoch, learnt, logits, truth, optimizer, time.perf_counter() - began)
-        _after_epoch(progress, record, module, scheduler, settings)
-        if fabric.is_global_zero:
-            _save_checkpoint(checkpoint, progress, module, optimizer, scheduler)
+        learner.stages.free(epoch)
+        batches = _limited(loaders[0], counts[0])
+        if epoch == first and on_foreseen:
+            batches = _foreseen(batches, on_foreseen, work=(epochs - first) * (counts[0] + counts[1] / 3))
+        learnt = learner.train_epoch(batches, epoch=epoch)
+        learner.average_epoch(_limited(loaders[0], counts[0]), epoch=epoch)
+        answers = learner.predict(_limited(loaders[1], counts[1]))
+        record = _record(epoch, learnt, answers, learner.optimizer, time.perf_counter() - began)
+        _after_epoch(progress, record, answers, learner)
+        if learner.fabric.is_global_zero:
+            _save_checkpoint(checkpoint, progress, learner)
             _write_history(folder / "metrics.jsonl", progress.history)
         if on_epoch:
             on_epoch(record, epochs)
-    assert progress.best_state is not None
-    module.load_state_dict(progress.best_state)
-    logits, truth = _predict(fabric, module, _limited(loaders[1], 1 if smoke else None), prepare)
+    model.load_state_dict(progress.best_state)
     model.to("cpu").eval()
     seconds = time.perf_counter() - start
-    return FitResult(tuple(progress.history), progress.best_epoch, seconds, logits, truth)
+    return FitResult(tuple(progress.history), progress.best_epoch, seconds, *progress.best_answers)
 
 
-def _launch(settings: TrainSettings) -> Fabric:
-    try:
-        fabric = Fabric(
-            accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision
-        )
-        fabric.launch()
-    except (RuntimeError, ValueError) as error:
-        raise SettingError(f"cannot train on {settings.accelerator} x{settings.devices}: {error}") from error
-    return fabric
+def _limited(loader: Loader, count: int) -> Iterator[Batch]:
+    """Yield ``count`` batches; the loader starts with the first, not before."""
+    yield from itertools.islice(loader, count)
 
 
-class _Shuffled(torch.utils.data.Sampler[int]):
-    """A new order every epoch, drawn from the generator that the epoch's seed set."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(torch.randperm(self.length).tolist())
-
-
-def _loader(data: LabelledTensors, settings: TrainSettings, *, shuffle: bool) -> DataLoader[Any]:
-    """Batches of the clips; a last batch of one clip is left out in training (BatchNorm needs two)."""
-    lonely = shuffle and len(data) > settings.batch_size and len(data) % settings.batch_size == 1
-    return DataLoader(
-        cast(Dataset[Any], data),
-        batch_size=settings.batch_size,
-        sampler=_Shuffled(len(data)) if shuffle else None,
-        num_workers=settings.num_workers,
-        drop_last=lonely,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _limited(loader: DataLoader[Any], batches: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    for i, batch in enumerate(loader):
-        if batches is not None and i >= batches:
-            return
+def _foreseen(batches: Iterable[Batch], tell: Callable[[float], None], *, work: float) -> Iterator[Batch]:
+    """Pass batches on; tell how many seconds ``work`` batches take, by those after the first."""
+    began = time.perf_counter()
+    for done, batch in enumerate(batches):
+        if done == 1:
+            began = time.perf_counter()
+        if done == 1 + _TIMED_BATCHES:
+            tell((time.perf_counter() - began) / _TIMED_BATCHES * work)
         yield batch
-
-
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Weights in four groups: backbone or not, decayed (matrices) or not (biases, norms)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
-    listed = [
-        {
-            "params": parameters,
-            "lr": settings.learning_rate * (settings.backbone_rate_factor if in_backbone else 1.0),
-            "weight_decay": settings.weight_decay if decayed else 0.0,
-        }
-        for (in_backbone, decayed), parameters in groups.items()
-    ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(listed, lr=settings.learning_rate, momentum=0.9, nesterov=True)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(listed, lr=settings.learning_rate)
-
-
-_Scheduler = torch.optim.lr_scheduler.LambdaLR | torch.optim.lr_scheduler.ReduceLROnPlateau
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, settings: TrainSettings, *, total_steps: int) -> _Scheduler:
-    if settings.schedule == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
-    warmup = round(settings.warmup_fraction * total_steps)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if settings.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _class_weights(labels: Sequence[int], settings: TrainSettings, *, device: torch.device) -> Tensor | None:
-    """Weigh each class by the inverse of its number of clips, mean 1 over the clips."""
-    if not settings.class_weights:
-        return None
-    counts = torch.bincount(torch.tensor(labels)).float().clamp(min=1)
-    return (len(labels) / (len(counts) * counts)).to(device)
-
-
-def _train_epoch(
-    fabric: Fabric,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: _Scheduler,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    settings: TrainSettings,
-    prepare: Callable[[Tensor], Tensor],
-    weight: Tensor | None,
-) -> tuple[float, float]:
-    """Return mean loss and accuracy over the epoch's clips, as met while training."""
-    module.train()
-    loss_sum, correct, seen = 0.0, 0, 0
-    for inputs, truth in batches:
-        inputs, truth = inputs.to(fabric.device), truth.to(fabric.device)
-        logits = module(prepare(inputs))
-        loss = functional.cross_entropy(logits, truth, weight=weight, label_smoothing=settings.label_smoothing)
-        if not torch.isfinite(loss):
-            raise SettingError(
-                f"the loss became {float(loss.detach())}; lower the learning rate ({settings.learning_rate})"
-            )
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        if settings.gradient_clip:
-            fabric.clip_gradients(module, optimizer, max_norm=settings.gradient_clip, error_if_nonfinite=False)
-        optimizer.step()
-        if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
-            scheduler.step()
-        loss_sum += float(loss.detach()) * len(truth)
-        correct += int((logits.argmax(1) == truth).sum())
-        seen += len(truth)
-    return loss_sum / seen, correct / seen
-
-
-def _predict(
-    fabric: Fabric,
-    module: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    prepare: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    module.eval()
-    logits: list[Tensor] = []
-    truths: list[Tensor] = []
-    with torch.no_grad():
-        for inputs, truth in batches:
-            logits.append(module(prepare(inputs.to(fabric.device))).float().cpu())
-            truths.append(truth)
-    return torch.cat(logits), torch.cat(truths)
 
 
 def _record(
     epoch: int,
     learnt: tuple[float, float],
-    logits: Tensor,
-    truth: Tensor,
+    answers: tuple[Tensor, Tensor],
     optimizer: torch.optim.Optimizer,
     seconds: float,
 ) -> EpochRecord:
+    logits, classes = answers
     return EpochRecord(
         epoch=epoch,
         train_loss=learnt[0],
         train_accuracy=learnt[1],
-        validation_loss=float(functional.cross_entropy(logits, truth)),
-        validation_accuracy=float((logits.argmax(1) == truth).float().mean()),
+        validation_loss=float(functional.cross_entropy(logits, classes)),
+        validation_accuracy=float((logits.argmax(1) == classes).float().mean()),
         learning_rate=max(float(group["lr"]) for group in optimizer.param_groups),
         seconds=seconds,
     )
 
 
 def _after_epoch(
-    progress: _Progress, record: EpochRecord, module: nn.Module, scheduler: _Scheduler, settings: TrainSettings
+    progress: _Progress, record: EpochRecord, answers: tuple[Tensor, Tensor], learner: Learner
 ) -> None:
     """Keep the weights if this epoch is the best so far; tell a plateau schedule."""
     progress.history.append(record)
     score = (
         record.validation_loss
-        if settings.select_by == "validation_loss"
+        if learner.settings.select_by == "validation_loss"
         else -record.validation_accuracy + 1e-6 * record.validation_loss
     )
-    if score < progress.best_score or progress.best_state is None:
+    if score < progress.best_score or not progress.best_state:
         progress.best_score, progress.best_epoch = score, record.epoch
-        progress.best_state = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        scheduler.step(record.validation_loss)
+        progress.best_state, progress.best_answers = learner.weights(), answers
+    if isinstance(learner.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        learner.scheduler.step(record.validation_loss)
 
 
 def _out_of_patience(progress: _Progress, settings: TrainSettings) -> bool:
@@ -325,17 +209,17 @@ def _out_of_patience(progress: _Progress, settings: TrainSettings) -> bool:
     return bool(progress.history) and 0 < settings.early_stopping <= waited
 
 
-def _save_checkpoint(
-    path: Path, progress: _Progress, module: nn.Module, optimizer: torch.optim.Optimizer, scheduler: _Scheduler
-) -> None:
+def _save_checkpoint(path: Path, progress: _Progress, learner: Learner) -> None:
     state = {
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
+        "module": learner.module.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "scheduler": {k: v for k, v in learner.scheduler.state_dict().items() if k != "lr_lambdas"},
+        "average": learner.average.state_dict(),
         "history": [asdict(record) for record in progress.history],
         "best_score": progress.best_score,
         "best_epoch": progress.best_epoch,
         "best_state": progress.best_state,
+        "best_answers": progress.best_answers,
     }
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
@@ -347,18 +231,18 @@ def _save_checkpoint(
         partial.unlink(missing_ok=True)
 
 
-def _restore(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, scheduler: _Scheduler
-) -> _Progress:
+def _restore(path: Path, learner: Learner) -> _Progress:
     state = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict({**state["scheduler"], **_lambdas(scheduler)})
+    learner.module.load_state_dict(state["module"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    learner.scheduler.load_state_dict({**state["scheduler"], **_lambdas(learner.scheduler)})
+    learner.average.load_state_dict(state["average"])
     history = [EpochRecord(**record) for record in state["history"]]
-    return _Progress(history, state["best_score"], state["best_epoch"], state["best_state"])
+    best = (state[name] for name in ("best_score", "best_epoch", "best_state", "best_answers"))
+    return _Progress(history, *best)
 
 
-def _lambdas(scheduler: _Scheduler) -> dict[str, Any]:
+def _lambdas(scheduler: Scheduler) -> dict[str, Any]:
     """The schedule's functions are made anew, not stored; None leaves each as it is."""
     if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
         return {"lr_lambdas": [None] * len(scheduler.lr_lambdas)}

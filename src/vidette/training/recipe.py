@@ -51,6 +51,10 @@ class SourceSettings:
     frames_fps: Annotated[float | None, _about("Frames a second of folders of frames.", gt=0)] = None
     classes_file: Annotated[str | None, _about("Names of the integer labels of an annotation list.")] = None
     videos: Annotated[str | None, _about("Folder of the videos, where not with the annotations.")] = None
+    stream: Annotated[int, _about("Which of a file's video streams, from 0.", ge=0)] = 0
+    on_damage: Annotated[
+        Literal["raise", "skip"], _about("A damaged file: stop, or leave it out and say so.")
+    ] = "raise"
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -72,18 +76,47 @@ class ModelSettings:
     """Which network; an option left out takes the model's own default."""
 
     model: Annotated[str, _about("A name that `vidette models` prints.")] = "cnn_gru"
-    backbone: Annotated[str | None, _about("'small' or a timm CNN (models with a per-frame part).")] = None
-    weights: Annotated[str, _about("imagenet (packaged or downloaded), or none (random).")] = "imagenet"
-    frozen: Annotated[bool, _about("Keep the backbone as it is: its features are computed once.")] = True
+    backbone: Annotated[str | None, _about("'small' or a timm CNN (models with a 2-D network).")] = None
+    weights: Annotated[
+        str, _about("imagenet (packaged or downloaded), kinetics (3-D CNNs), none, or a file.")
+    ] = "imagenet"
+    frozen: Annotated[
+        bool, _about("Keep a backbone that looks at each frame alone; its features are computed once.")
+    ] = True
+    input: Annotated[
+        Literal["rgb", "difference", "rgb+difference"] | None,
+        _about("What the model reads: pictures, their change since the frame before, or both."),
+    ] = None
     grid: Annotated[int | None, _about("Cells along each side of the pooled feature map.", ge=1, le=16)] = None
-    hidden: Annotated[int | None, _about("Size of the recurrent state.", ge=1)] = None
-    layers: Annotated[int | None, _about("Stacked recurrent layers.", ge=1)] = None
-    projection: Annotated[int | None, _about("Channels a grid cell is projected to; 0 for none.", ge=0)] = None
-    difference: Annotated[bool | None, _about("Add the change between neighbouring frames.")] = None
-    readout: Annotated[Literal["last", "mean"] | None, _about("Classify the last step or the steps' mean.")] = (
+    hidden: Annotated[int | None, _about("Size of the recurrent state, or of a transformer's token.", ge=1)] = (
         None
     )
-    pooling: Annotated[Literal["mean", "max"] | None, _about("Pooling over time of the frame CNN.")] = None
+    layers: Annotated[int | None, _about("Stacked recurrent layers, or a transformer's blocks.", ge=1)] = None
+    heads: Annotated[int | None, _about("Heads of each attention.", ge=1)] = None
+    attention_frames: Annotated[int | None, _about("Frames that a causal transformer looks back on.", ge=1)] = (
+        None
+    )
+    projection: Annotated[int | None, _about("Channels a grid cell is projected to; 0 for none.", ge=0)] = None
+    difference: Annotated[bool | None, _about("Add the features' change between neighbouring frames.")] = None
+    readout: Annotated[
+        Literal["last", "mean", "attention"] | None,
+        _about("Classify the last step, the steps' mean, or their mean weighted by attention."),
+    ] = None
+    pooling: Annotated[
+        Literal["mean", "max", "attention"] | None, _about("Pooling over time of answers frame by frame.")
+    ] = None
+    bidirectional: Annotated[bool | None, _about("Let the recurrence read backwards too; no live steps.")] = (
+        None
+    )
+    causal: Annotated[
+        bool | None, _about("A frame sees earlier ones only (shift, transformer); off: no live steps.")
+    ] = None
+    shift_fraction: Annotated[
+        float | None, _about("Share of the channels taken from the frame before.", gt=0, le=0.5)
+    ] = None
+    shift_places: Annotated[
+        Literal["blocks", "stages"] | None, _about("Shift in every residual block, or the first of each stage.")
+    ] = None
     channels: Annotated[int | None, _about("Channels of the first 3-D convolution.", ge=1)] = None
     dropout: Annotated[float | None, _about("Probability of dropping a feature.", ge=0, lt=1)] = None
 
@@ -105,15 +138,26 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class AugmentSettings:
-    """Random changes of training clips, the same for every frame of a clip; not used with frozen features."""
+    """Random changes of training clips, the same for every frame of a clip; on frozen features only mixing."""
 
     crop_scale_min: Annotated[
         float, _about("Smallest share of the picture that a random crop keeps.", gt=0, le=1)
     ] = 0.7
     flip: Annotated[bool, _about("Mirror left and right; not where classes tell them apart.")] = False
-    colour: Annotated[float, _about("Strength of brightness, contrast and saturation changes.", ge=0, le=1)] = (
-        0.2
-    )
+    colour: Annotated[
+        float, _about("Strength of brightness, contrast and saturation changes.", ge=0, le=0.9)
+    ] = 0.2
+    hue: Annotated[float, _about("Largest turn of the hue, as a share of the circle.", ge=0, le=0.5)] = 0.0
+    blur: Annotated[float, _about("Largest blur (standard deviation, pixels of the clip).", ge=0, le=10)] = 0.0
+    noise: Annotated[float, _about("Largest noise (standard deviation, share of white).", ge=0, le=1)] = 0.0
+    erase: Annotated[float, _about("Largest share of the picture that is covered.", ge=0, le=0.9)] = 0.0
+    time_shift: Annotated[
+        float, _about("Largest shift in time, as a share of the clip; end frames are held.", ge=0, le=0.5)
+    ] = 0.0
+    time_jitter: Annotated[float, _about("Largest shift of each frame, in frames.", ge=0, le=4)] = 0.0
+    speed: Annotated[float, _about("Largest change of speed; 0.5: 1.5 times to 1/1.5 times.", ge=0, le=4)] = 0.0
+    mixup: Annotated[float, _about("Blend clips and labels (alpha of mixup); 0: off.", ge=0)] = 0.0
+    cutmix: Annotated[float, _about("Swap a box with another clip (alpha of CutMix); 0: off.", ge=0)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -127,6 +171,15 @@ class TrainSettings:
     backbone_rate_factor: Annotated[
         float, _about("Learning rate of a fine-tuned backbone, as a share.", gt=0)
     ] = 0.1
+    layer_decay: Annotated[
+        float, _about("Learning rate of each backbone stage, as a share of the next one's.", gt=0, le=1)
+    ] = 1.0
+    unfreeze_epochs: Annotated[
+        int, _about("Epochs over which a fine-tuned backbone is freed, from the top; 0: at once.", ge=0)
+    ] = 0
+    freeze_batchnorm: Annotated[
+        bool, _about("Keep a fine-tuned backbone's BatchNorm as it is; for batches under 16.")
+    ] = False
     weight_decay: Annotated[float, _about("Weight decay.", ge=0)] = 0.01
     schedule: Annotated[Literal["cosine", "plateau", "constant"], _about("Course of the learning rate.")] = (
         "cosine"
@@ -135,13 +188,25 @@ class TrainSettings:
         float, _about("Share of the steps that raise the learning rate.", ge=0, lt=1)
     ] = 0.1
     label_smoothing: Annotated[float, _about("Label smoothing.", ge=0, lt=1)] = 0.05
+    loss: Annotated[
+        Literal["cross_entropy", "focal"], _about("focal: clips that are nearly right count less.")
+    ] = "cross_entropy"
+    focal_gamma: Annotated[float, _about("How much less; 0 is cross-entropy.", ge=0)] = 2.0
     class_weights: Annotated[bool, _about("Weigh classes by the inverse of their number of clips.")] = True
+    balanced_sampling: Annotated[bool, _about("Draw every class equally often, instead of weighing.")] = False
     early_stopping: Annotated[
         int, _about("Epochs without a better validation score before stopping; 0: never.", ge=0)
     ] = 10
     select_by: Annotated[
         Literal["validation_loss", "validation_accuracy"], _about("What the best weights are chosen by.")
     ] = "validation_loss"
+    ema_decay: Annotated[
+        float, _about("Keep an exponential average of the weights, such as 0.99; 0: off.", ge=0, lt=1)
+    ] = 0.0
+    swa_start: Annotated[
+        float, _about("Share of the epochs after which weights are averaged; 0: never.", ge=0, lt=1)
+    ] = 0.0
+    accumulate: Annotated[int, _about("Batches whose gradients are summed for one step.", ge=1)] = 1
     gradient_clip: Annotated[float, _about("Largest norm of the gradient; 0: no limit.", ge=0)] = 1.0
     precision: Annotated[
         Literal["32-true", "bf16-mixed", "16-mixed"], _about("Arithmetic, as Fabric names it.")
@@ -152,6 +217,10 @@ class TrainSettings:
     devices: Annotated[int, _about("How many devices.", ge=1)] = 1
     num_workers: Annotated[int, _about("Processes that load clips; 0: none beside the trainer.", ge=0)] = 0
     seed: Annotated[int, _about("Seed of everything random.", ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.ema_decay > 0 and self.swa_start > 0:
+            raise SettingError("ema_decay and swa_start are two averages of the weights; leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

@@ -22,14 +22,17 @@ import numpy as np
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vidette.errors import EmptyVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
+from vidette.errors import TruncatedVideoError, VideoError
+from vidette.video.lanes import side_by_side
 from vidette.video.packets import (
     DECODER_OPTIONS,
     NO_TIME,
     PacketScan,
     breaks_off,
+    frameless,
     num_video_streams,
     open_container,
+    pixel_aspect,
     read_packets,
     scan_packets,
 )
@@ -38,14 +41,17 @@ from vidette.video.timeline import DisagreementError, StreamFacts, Timeline
 __all__ = ["FrameDecoder"]
 
 _DECODER_THREADS = 3
+_LANES = 2
+_LANE_FRAMES = 4
+"""Runs with more wanted frames than this are not decoded ahead, so that few pictures are held."""
+_SPARE_PACKETS = 1
+"""Fed after the last wanted one: the second field of an interlaced picture may be a packet of its own."""
+_Run = tuple[int, list[int]]
 _JUMP_PACKETS = 24
 """Skip to a later key frame only over at least this many packets: starting afresh costs a few."""
 
 _LONGEST_SECONDS = 3600
 """A frame that is shown for longer makes the packets' times doubtful."""
-
-_ASPECTS = 1 / 4, 4
-"""Least and greatest widths over heights of a pixel that are believed; others are damage."""
 
 
 class FrameDecoder:
@@ -57,8 +63,11 @@ class FrameDecoder:
         num_decoded: How many frames have left the decoder so far.
     """
 
-    def __init__(self, path: Path, *, held_bytes: int, stream: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, held_bytes: int, stream: int = 0, num_threads: int = _DECODER_THREADS
+    ) -> None:
         self.path = path
+        self._num_threads = num_threads
         self.held_bytes = held_bytes
         self._stream_number = stream
         self.num_decoded = 0
@@ -87,7 +96,7 @@ class FrameDecoder:
             last_frame_seconds=float(1 / rate) if rate else None,
             has_audio=bool(self._container.streams.audio),
             num_video_streams=num_video_streams(self._container),
-            pixel_aspect=_pixel_aspect(self._stream),
+            pixel_aspect=pixel_aspect(self._stream),
         )
 
     def wanted(self, timeline: Timeline, indices: np.ndarray) -> Iterator[av.VideoFrame]:
@@ -103,17 +112,57 @@ class FrameDecoder:
         runs = self._runs(timeline.pts[indices].tolist())
         if runs[0][0] > 0:
             self._check_origin(timeline.pts[0])
-        for position, wanted in runs:
-            self._check_run(timeline, position, wanted[-1])
-            missing = deque(wanted)
-            for _, picture in self._checked(timeline.pts, position, frozenset(wanted)):
-                if picture.pts == missing[0]:
-                    missing.popleft()
+        if len(runs) == 1 or self._careful or max(len(wanted) for _, wanted in runs) > _LANE_FRAMES:
+            for run in runs:
+                yield from self._run(timeline, run)
+        else:
+            yield from self._side_by_side(timeline, runs)
+
+    def _run(self, timeline: Timeline, run: _Run) -> Iterator[av.VideoFrame]:
+        """Yield the wanted frames of one run."""
+        position, wanted = run
+        self._check_run(timeline, position, wanted[-1])
+        assert timeline.pts is not None
+        missing = deque(wanted)
+        for _, picture in self._checked(timeline.pts, position, frozenset(wanted)):
+            if picture.pts == missing[0]:
+                missing.popleft()
+                yield picture
+            if not missing or (picture.pts or 0) > missing[0]:
+                break
+        if missing:
+            raise DisagreementError
+
+    def _side_by_side(self, timeline: Timeline, runs: list[_Run]) -> Iterator[av.VideoFrame]:
+        """Yield the wanted frames of runs that are decoded in parallel, each by a decoder with one thread.
+
+        Several threads of one decoder wait for each other where it skips frames, and start afresh for each run.
+        """
+        self._readings += 1
+        mine = self._readings
+        lanes = [self._lane() for _ in range(min(_LANES, len(runs)))]
+        try:
+            for pictures in side_by_side(lanes, runs, lambda lane, run: list(lane._run(timeline, run))):
+                for picture in pictures:
+                    self._check_turn(mine)
                     yield picture
-                if not missing or (picture.pts or 0) > missing[0]:
-                    break
-            if missing:
-                raise DisagreementError
+        finally:
+            self._careful = self._careful or any(lane._careful for lane in lanes)
+            self.num_decoded += sum(lane.num_decoded for lane in lanes)
+            for lane in lanes:
+                lane.close()
+
+    def _lane(self) -> FrameDecoder:
+        """Return another decoder of the same file, with one thread, that knows what this one does."""
+        lane = FrameDecoder(self.path, held_bytes=self.held_bytes, stream=self._stream_number, num_threads=1)
+        lane._known_scan = self._known_scan
+        return lane
+
+    def _check_turn(self, reading: int) -> None:
+        if reading != self._readings:
+            raise VideoError(
+                self.path, "another reading was begun; open the file twice to read it twice at once"
+            )
 
     def between(self, timeline: Timeline, low: int, high: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames from ``low`` to before ``high`` with their indices."""
@@ -190,15 +239,15 @@ class FrameDecoder:
             self._container.close()
             self._open()
         packets = self._packets_from(position)
+        if wanted is not None:
+            last = max(self._scan().position_of(pts) for pts in wanted)
+            packets = itertools.islice(packets, last + 1 + _SPARE_PACKETS - position)
         codec = self._stream.codec_context
         codec.flush_buffers()
         codec.skip_frame = "DEFAULT"
         skips = wanted is not None and not self._careful and not self._may_miss_packets()
         for packet in itertools.chain(packets, [None]):
-            if mine != self._readings:
-                raise VideoError(
-                    self.path, "another reading was begun; open the file twice to read it twice at once"
-                )
+            self._check_turn(mine)
             self._damaged = self._damaged or (packet is not None and packet.is_corrupt)
             if skips and packet is not None:
                 codec.skip_frame = "DEFAULT" if packet.pts in (wanted or ()) else "NONREF"
@@ -237,7 +286,7 @@ class FrameDecoder:
         self._container, self._stream = open_container(self.path, stream=self._stream_number)
         self._stream.codec_context.options = DECODER_OPTIONS
         self._stream.codec_context.thread_type = "FRAME"
-        self._stream.codec_context.thread_count = 1 if self._careful else _DECODER_THREADS
+        self._stream.codec_context.thread_count = 1 if self._careful else self._num_threads
 
     # What the packets tell.
 
@@ -294,7 +343,7 @@ class FrameDecoder:
         if damaged and (len(stamps) == 0 or stamps[-1] != scan.display_pts.max(initial=NO_TIME)):
             ends_early = True
         if len(stamps) == 0:
-            raise self._frameless(num_packets, ends_early=ends_early)
+            raise frameless(self.path, num_packets, ends_early=ends_early)
         if len(pts) == len(stamps) and np.all(np.diff(pts) > 0):
             seconds = self._seconds(pts, pts[0])
             known = pts if scan.seekable else None
@@ -327,7 +376,7 @@ class FrameDecoder:
         first = next(self._decoded(0), None)
         if first is None:
             self._counted_timeline()
-            raise self._frameless(len(self._scan().display_pts), ends_early=False)
+            raise frameless(self.path, len(self._scan().display_pts), ends_early=False)
         return first
 
     def _promised_seconds(self) -> float | None:
@@ -337,17 +386,6 @@ class FrameDecoder:
             return float(stream.duration * stream.time_base)
         return self._container.duration / 1e6 if self._container.duration else None
 
-    def _frameless(self, num_packets: int, *, ends_early: bool) -> VideoError:
-        if num_packets == 0 and not ends_early:
-            return EmptyVideoError(self.path, "its video stream holds no frame")
-        if ends_early or breaks_off(self.path):
-            return TruncatedVideoError(
-                self.path, f"0 of {num_packets} frames decode: the file breaks off or is damaged; copy it again"
-            )
-        return UnreadableVideoError(
-            self.path, f"none of its {num_packets} packets decodes; convert it to H.264"
-        )
-
     def truncated(self, timeline: Timeline) -> TruncatedVideoError:
         """Return the error that says how many frames decode of how many."""
         seconds = timeline.seconds
@@ -356,9 +394,3 @@ class FrameDecoder:
             f"{len(seconds)} of {timeline.num_promised} frames decode, until {seconds[-1]:.3f} s: the file"
             " breaks off or is damaged; copy it again, or ask for a segment before that",
         )
-
-
-def _pixel_aspect(stream: VideoStream) -> float:
-    """Return how wide a pixel is shown for its height, 1 where the file does not say or cannot mean it."""
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if _ASPECTS[0] <= aspect <= _ASPECTS[1] else 1.0

@@ -24,6 +24,7 @@ from vidette.errors import (
     NoVideoStreamError,
     TruncatedVideoError,
     UnreadableVideoError,
+    VideoError,
 )
 
 __all__ = [
@@ -34,9 +35,11 @@ __all__ = [
     "breaks_off",
     "check_file",
     "check_size",
+    "frameless",
     "no_such_stream",
     "num_video_streams",
     "open_container",
+    "pixel_aspect",
     "read_packets",
     "scan_packets",
 ]
@@ -56,6 +59,8 @@ _MP4_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid"}
 )
 _GIF_PICTURE, _GIF_END = 0x2C, 0x3B
+_ASPECTS = 1 / 4, 4
+"""Least and greatest widths over heights of a pixel that are believed; others are damage."""
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -330,3 +335,20 @@ def _mp4_end(file: IO[bytes], size: int) -> int:
             break
         position += length
     return position
+
+
+def frameless(path: Path, num_packets: int, *, ends_early: bool) -> VideoError:
+    """Return the error that says why a file gives no frame at all."""
+    if num_packets == 0 and not ends_early:
+        return EmptyVideoError(path, "its video stream holds no frame")
+    if ends_early or breaks_off(path):
+        return TruncatedVideoError(
+            path, f"0 of {num_packets} frames decode: the file breaks off or is damaged; copy it again"
+        )
+    return UnreadableVideoError(path, f"none of its {num_packets} packets decodes; convert it to H.264")
+
+
+def pixel_aspect(stream: VideoStream) -> float:
+    """Return how wide a pixel is shown for its height, 1 where the file does not say or cannot mean it."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if _ASPECTS[0] <= aspect <= _ASPECTS[1] else 1.0

@@ -1,0 +1,95 @@
+"""Motion at the entry of a model: the change between neighbouring frames, instead of or beside the pictures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidette.errors import SettingError, unknown_name
+from vidette.models.along_time import no_frame_before, one_before, step_before
+from vidette.models.base import Head, State, VideoModel
+
+__all__ = ["INPUTS", "InputKind", "MotionInput", "MotionModel"]
+
+InputKind = Literal["rgb", "difference", "rgb+difference"]
+INPUTS: dict[str, int] = {"rgb": 3, "difference": 3, "rgb+difference": 6}
+"""What a model may read, and how many channels that has."""
+
+_RGB = 3
+
+
+class MotionInput(nn.Module):
+    """Frames to their change since the frame before, ``(N, T, 3, H, W)`` to ``(N, T, C, H, W)``.
+
+    The first frame's change is zero. With ``"rgb+difference"`` the change follows the picture as channels 3
+    to 5.
+
+    Args:
+        kind: A key of :data:`INPUTS`.
+
+    Raises:
+        SettingError: The kind is unknown.
+    """
+
+    def __init__(self, kind: InputKind) -> None:
+        super().__init__()
+        if kind not in INPUTS:
+            raise SettingError(unknown_name("input", kind, INPUTS))
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._read(x, one_before(x))
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one frame, ``(N, 3, H, W)`` to ``(N, C, H, W)``; the state is the frame before."""
+        previous, state = step_before(frame, state)
+        return self._read(frame, previous), state
+
+    def _read(self, x: Tensor, previous: Tensor) -> Tensor:
+        if self.kind == "rgb":
+            return x
+        change = x - previous
+        return change if self.kind == "difference" else torch.cat([x, change], dim=-3)
+
+
+class _MotionHead(Head):
+    def __init__(self, model: VideoModel, kind: InputKind, *, height: int, width: int) -> None:
+        super().__init__()
+        self.entry = MotionInput(kind)
+        self.model = model
+        self.needs_whole_clip = model.head.needs_whole_clip
+        self._frame_shape = (_RGB, height, width)
+        self.origin: Tensor
+        self.register_buffer("origin", torch.zeros(()), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.model(self.entry(features))
+
+    def initial_state(self, batch: int) -> State:
+        return no_frame_before(self._frame_shape, self.origin, batch), self.model.initial_state(batch)
+
+    def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+        before, inner = state
+        frame, before = self.entry.step(features, before)
+        logits, inner = self.model.step(frame, inner)
+        return logits, (before, inner)
+
+
+class MotionModel(VideoModel):
+    """Any model behind a :class:`MotionInput`.
+
+    A change needs two frames, so that no part of it looks at a frame alone: the features are the pixels, as
+    those of a 3-D CNN.
+
+    Args:
+        model: Built for as many channels as the input has.
+        kind: What it reads.
+        height: H of the frames in pixels.
+        width: W of the frames in pixels.
+    """
+
+    def __init__(self, model: VideoModel, kind: InputKind, *, height: int, width: int) -> None:
+        super().__init__()
+        self.head = _MotionHead(model, kind, height=height, width=width)

@@ -1,0 +1,76 @@
+"""What a split's training passes on: mixing, stages, warnings."""
+
+import pytest
+import torch
+
+from vidette.data.cache import ClipCache
+from vidette.data.manifest import read_manifest
+from vidette.data.split import SplitPlan, split_manifest
+from vidette.training.fold import train_fold
+from vidette.training.recipe import RECIPES, with_options
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On a busy machine the threads of such small steps wait for one another most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Lines:
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def progress(self, stage, done, total):
+        pass
+
+    def epoch(self, record, total):
+        pass
+
+
+@pytest.fixture(scope="module")
+def manifest(motion_clips):
+    return read_manifest(motion_clips)
+
+
+def trained(manifest, folder, **options):
+    quick = {"size": 32, "num_frames": 4, "epochs": 1, "accelerator": "cpu", "batch_size": 16, "grid": 1}
+    recipe = with_options(RECIPES["motion"], {**quick, **options})
+    folder.mkdir()
+    lines = Lines()
+    split = split_manifest(manifest, SplitPlan())
+    result = train_fold(manifest, split, recipe, cache=ClipCache(), folder=folder, listener=lines, smoke=True)
+    record = result.fit.history[0]
+    return (record.train_loss, record.validation_loss), lines.said
+
+
+def test_every_setting_reaches_the_training(manifest, tmp_path):
+    """Each changes what one batch of the same seed teaches."""
+    plain, _ = trained(manifest, tmp_path / "plain", crop_scale_min=1.0, colour=0.0)
+    each = [
+        {"noise": 0.5},
+        {"speed": 2.0},
+        {"mixup": 1.0},
+        {"cutmix": 1.0},
+        {"loss": "focal"},
+        {"unfreeze_epochs": 1},
+    ]
+    for number, options in enumerate(each):
+        losses, _ = trained(manifest, tmp_path / f"{number}", crop_scale_min=1.0, colour=0.0, **options)
+        assert losses != plain, options
+    again, _ = trained(manifest, tmp_path / "again", crop_scale_min=1.0, colour=0.0)
+    assert again == plain
+
+
+def test_a_flip_of_left_and_right_is_warned_of_where_it_happens(manifest, tmp_path):
+    _, said = trained(manifest, tmp_path / "a", flip=True)
+    assert [line for line in said if "--no-flip" in line and "left" in line]
+    _, said = trained(manifest, tmp_path / "b")
+    assert not [line for line in said if "flip" in line]
