@@ -48,7 +48,9 @@ def model(request, awaken):
 
 @pytest.fixture(scope="module")
 def clips():
-    return torch.rand(2, T, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    """Noise that grows brighter, so that no two frames are alike to any model."""
+    noise = torch.rand(2, T, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    return noise * torch.linspace(0.1, 2.0, T).view(1, T, 1, 1, 1)
 
 
 @pytest.fixture(autouse=True)
