@@ -166,13 +166,14 @@ def test_nothing_but_damage_is_an_error(fake_classifier, given):
 def test_warns_of_what_makes_the_score_doubtful(fake_classifier, given, ramp):
     clips, cache = given
     cache.clips["0.mp4"] = ramp(rising=False, seconds=3.0)
-    cache.clips["2.mp4"] = Clip(cache.clips["2.mp4"].pixels, np.linspace(0, 1, 8), repeated=3)
+    cache.clips["2.mp4"] = Clip(cache.clips["2.mp4"].pixels, np.linspace(0, 1, 8), repeated=3, lost_frames=5)
     falling = [LabelledClip(clip.path, clip.label) for clip in clips if clip.label == "fall"]
     text = " ".join(evaluate(fake_classifier(SPEC), falling, cache=cache).warnings)
     assert "No groups are known" in text
     assert "1 of 2 classes have no clip here: rise" in text
     assert "1 of 10 clips last longer or shorter" in text
     assert "1 of 10 clips are shorter than the classifier's span" in text
+    assert "1 clips lost frames: fall/2.mp4 (5 frames)" in text
     few = [LabelledClip(clip.path, clip.label, group=f"g{i % 3}") for i, clip in enumerate(clips)]
     assert "3 groups only" in " ".join(evaluate(fake_classifier(SPEC), few, cache=cache).warnings)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vidette.data.cache import ClipCache, expand_windows
+from vidette.data.folder import some
 from vidette.data.manifest import LabelledClip
 from vidette.errors import InputMismatchError, SettingError, VideoError, unknown_name
 from vidette.evaluation.consistency import Consistency, ProbeAnswers, probe_batch, summarise
@@ -73,6 +74,7 @@ class _Tally:
     faults: dict[int, str] = field(default_factory=dict[int, str])
     outside: set[int] = field(default_factory=set[int])
     repeated: set[int] = field(default_factory=set[int])
+    lost: dict[int, int] = field(default_factory=dict[int, int])
 
 
 def evaluate(
@@ -226,6 +228,8 @@ def _keep(tally: _Tally, batch: Sequence[tuple[int, Clip]], logits: np.ndarray) 
 def _note(tally: _Tally, unit: int, clip: Clip, spec: ClipSpec) -> None:
     if clip.repeated:
         tally.repeated.add(unit)
+    if clip.lost_frames:
+        tally.lost[unit] = max(clip.lost_frames, tally.lost.get(unit, 0))
     if spec.trained_spans is not None and not spec.trained_spans.holds(clip.span_seconds):
         tally.outside.add(unit)
 
@@ -253,7 +257,10 @@ def _conclude(
         predictions=predictions,
         clips=answered,
         split_name=split_name,
-        warnings=_warnings(answered, predictions, tally, classifier.spec),
+        warnings=(
+            *_warnings(answered, predictions, tally, classifier.spec),
+            *_lost([(clips[unit].name, num) for unit, num in sorted(tally.lost.items())]),
+        ),
         skipped=tuple(f"{clips[unit].name}: {reason}" for unit, reason in sorted(tally.faults.items())),
     )
 
@@ -269,6 +276,12 @@ def _consistency(
         probabilities=classifier.probabilities,
         num_frames=classifier.spec.num_frames,
     )
+
+
+def _lost(clips: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """Say which clips lost how many frames, if any did."""
+    named = [f"{name} ({num} frames)" for name, num in clips]
+    return (f"{len(named)} clips lost frames: {some(named, 10)}",) if named else ()
 
 
 def _warnings(
