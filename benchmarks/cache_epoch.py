@@ -1,8 +1,9 @@
 """An epoch from the cache or from prepared shards beside one that decodes: 16 frames at 224 from ``fight/``.
 
 All go through the same data loader over the same clips and give the same uint8 tensors (JPEG: nearly), which is
-checked. They take turns in one run, the first of a round changing; the figures are medians over the rounds.
-The cache is warm: filling it and writing the shards are timed on their own.
+checked; ``plain`` is PyAV decoding and converting every frame, as the tutorials do. They take turns in one run,
+the first of a round changing; the figures are medians over the rounds. The cache is warm: filling it and writing
+the shards are timed on their own.
 
     VIDETTE_DATA=../shared/data python benchmarks/cache_epoch.py [--every 5] [--rounds 5] [--loaders 0]
 """
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from sampling import pyav_plain
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,18 +36,22 @@ BATCH = 8
 
 
 class Decoded(Dataset[tuple[Tensor, int]]):
-    """The same items as ClipDataset, decoded every time."""
+    """The same items as ClipDataset, decoded every time: by Vidette, or plainly with PyAV."""
 
-    def __init__(self, clips: Sequence[LabelledClip], class_names: Sequence[str]) -> None:
+    def __init__(
+        self, clips: Sequence[LabelledClip], class_names: Sequence[str], *, plain: bool = False
+    ) -> None:
         self.clips = clips
         self.class_names = class_names
+        self.plain = plain
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         clip = self.clips[index]
-        return torch.from_numpy(read_labelled(clip, SPEC).pixels), self.class_names.index(clip.label)
+        pixels = pyav_plain(str(clip.path)) if self.plain else read_labelled(clip, SPEC).pixels
+        return torch.from_numpy(pixels), self.class_names.index(clip.label)
 
 
 def seconds_of_epoch(dataset: Dataset[tuple[Tensor, int]], num_loaders: int) -> float:
@@ -98,7 +104,8 @@ def main() -> None:
         }
         for name, dataset in quick.items():
             check_same(name, dataset, decoded)
-        contenders = list((quick | {"decode": decoded}).items())
+        plain = Decoded(clips, manifest.classes, plain=True)
+        contenders = list((quick | {"decode": decoded, "plain": plain}).items())
         seconds: dict[str, list[float]] = {name: [] for name, _ in contenders}
         for turn in range(options.rounds):
             for i in range(len(contenders)):
@@ -106,12 +113,13 @@ def main() -> None:
                 seconds[name].append(seconds_of_epoch(dataset, options.loaders))
             print(f"round {turn + 1}: " + ", ".join(f"{name} {s[-1]:.3f} s" for name, s in seconds.items()))
     for name, taken in seconds.items():
-        ratios = [d / c for c, d in zip(taken, seconds["decode"], strict=True)]
-        print(
-            f"{name:>6}: median {statistics.median(taken):.3f} s an epoch,"
-            f" {len(clips) / statistics.median(taken):.0f} clips/s; {statistics.median(ratios):.1f} times"
-            f" as fast as decoding ({min(ratios):.1f} to {max(ratios):.1f} over {len(ratios)} rounds)"
-        )
+        against = [
+            f"{statistics.median(ratios):.1f} times as fast as {other} ({min(ratios):.1f} to {max(ratios):.1f})"
+            for other in ("decode", "plain")
+            if (ratios := [theirs / ours for ours, theirs in zip(taken, seconds[other], strict=True)])
+        ]
+        median = statistics.median(taken)
+        print(f"{name:>6}: {median:.3f} s an epoch, {len(clips) / median:.0f} clips/s; {', '.join(against)}")
 
 
 if __name__ == "__main__":
