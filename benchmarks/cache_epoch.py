@@ -2,8 +2,8 @@
 
 All go through the same data loader over the same clips and give the same uint8 tensors (JPEG: nearly), which is
 checked; ``plain`` is PyAV decoding and converting every frame, as the tutorials do. They take turns in one run,
-the first of a round changing; the figures are medians over the rounds. The cache is warm: filling it and writing
-the shards are timed on their own.
+the first of a round changing; the figures are medians over the rounds. The cache is warm: filling it, and
+writing the shards, is timed on its own.
 
     VIDETTE_DATA=../shared/data python benchmarks/cache_epoch.py [--every 5] [--rounds 5] [--loaders 0]
 """

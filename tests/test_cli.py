@@ -219,3 +219,59 @@ def test_export_writes_another_layout_that_reads_back(motion_clips, tmp_path):
     again = vidette("export", motion_clips, "--to", "list", "--out", tmp_path / "list")
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+def test_compare_prints_one_row_a_model(motion_clips, tmp_path):
+    quick = [
+        "--recipe",
+        "motion",
+        "--size",
+        "32",
+        "--num-frames",
+        "8",
+        "--epochs",
+        "1",
+        "--out",
+        tmp_path / "c",
+    ]
+    done = vidette("compare", motion_clips, "--models", "frame_cnn,conv3d_small", *quick, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["model"] for row in json.loads(done.stdout)["models"]] == ["frame_cnn", "conv3d_small"]
+    done = vidette("compare", motion_clips, "--models", "frame_cnn,conv3d_small", *quick)
+    assert "order gap" in done.stdout
+    assert "whole clips" in done.stdout  # conv3d_small takes no single frames
+    done = vidette("compare", motion_clips, "--models", "frame_cnn,conv4d", *quick)
+    assert done.returncode == 2
+    assert "conv4d" in done.stderr
+    done = vidette("compare", motion_clips, "--models", "frame_cnn,cnn_gru", "--model", "cnn_gru", *quick)
+    assert done.returncode == 2
+    assert "--models" in done.stderr
+
+
+def test_import_makes_a_state_dict_a_classifier(motion_clips, tmp_path):
+    import timm
+    import torch
+
+    labels = sorted(place.name for place in motion_clips.iterdir() if place.is_dir())
+    (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet18", num_classes=8).state_dict(), tmp_path / "w.pth")
+    options = [
+        "--classes",
+        tmp_path / "labels.txt",
+        "--architecture",
+        "timm:resnet18",
+        "--out",
+        tmp_path / "clf",
+    ]
+    done = vidette("import", tmp_path / "w.pth", *options, "--frames", "4", "--fps", "8", "--size", "32")
+    assert done.returncode == 0, done.stderr
+    clip = sorted(motion_clips.glob("left/*.mp4"))[0]
+    done = vidette("predict", tmp_path / "clf", clip, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])["label"] in labels
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    done = vidette("import", tmp_path / "w.pth", *options[:-1], tmp_path / "other")
+    assert done.returncode == 2
+    assert "8" in done.stderr
+    assert "2" in done.stderr

@@ -270,7 +270,7 @@ class FrameDecoder:
         scan = self._known_scan
         if scan is not None and scan.packets is not None:
             return iter(scan.packets[position:])
-        if scan is None or position == 0:
+        if scan is None or (position == 0 and not scan.tells_display):
             self._container.close()
             self._open()
             return read_packets(self._container, self._stream)

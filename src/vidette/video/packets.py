@@ -257,16 +257,12 @@ def scan_packets(container: InputContainer, stream: VideoStream, *, held_bytes: 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Yield the packets that hold anything from where the container stands."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except IndexError:
-            return  # PyAV at the end of a container in which another stream has appeared on the way
-        if packet is None:
-            return
-        if packet.size:
-            yield packet
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except IndexError:
+        return  # PyAV at the end of a container in which another stream has appeared on the way
 
 
 def breaks_off(path: Path) -> bool:

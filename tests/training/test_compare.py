@@ -1,0 +1,89 @@
+"""Comparing: one protocol for all, finished runs kept, nothing of another comparison overwritten."""
+
+import csv
+import json
+
+import pytest
+
+from vidette.errors import OutputExistsError, SettingError
+from vidette.training import compare as compare_module
+from vidette.training.compare import compare
+from vidette.training.recipe import named_recipe, with_options
+
+QUICK = {"size": 32, "num_frames": 8, "epochs": 1}
+
+
+def recipes(*names, **options):
+    return {name: with_options(named_recipe("motion"), {**QUICK, **options, "model": name}) for name in names}
+
+
+@pytest.fixture(scope="module")
+def compared(motion_clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "out"
+    return compare(motion_clips, recipes("frame_cnn", "conv3d_small"), out)
+
+
+def test_rows_hold_the_runs_own_numbers(compared):
+    assert [row.model for row in compared.rows] == ["frame_cnn", "conv3d_small"]
+    for row in compared.rows:
+        results = json.loads((compared.folder / row.model / "evaluation.json").read_text())["test"]
+        assert row.accuracy == results["metrics"]["accuracy"]
+        assert row.n == results["metrics"]["n"]
+        assert row.order_gap == results["consistency"]["order_gap"]
+        assert row.gflops > 0
+        assert row.clip_ms > 0
+        assert not row.reused
+    frame_cnn, conv3d = compared.rows
+    assert frame_cnn.frame_ms is not None
+    assert conv3d.frame_ms is None  # it wants whole clips
+
+
+def test_every_model_is_tested_on_the_same_clips(compared):
+    tables = [(compared.folder / row.model / "split.csv").read_text() for row in compared.rows]
+    assert tables[0] == tables[1]
+
+
+def test_table_and_picture_are_written(compared):
+    with (compared.folder / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == [row.accuracy for row in compared.rows]
+    assert json.loads((compared.folder / "comparison.json").read_text()) == compared.to_dict()
+    assert (compared.folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_added_later_is_the_only_one_trained(compared, motion_clips, monkeypatch):
+    trained = []
+    real = compare_module.train
+    monkeypatch.setattr(
+        compare_module, "train", lambda *a, **k: trained.append(k["recipe"].model.model) or real(*a, **k)
+    )
+    again = compare(motion_clips, recipes("frame_cnn", "conv3d_small", "conv3d_causal"), compared.folder)
+    assert trained == ["conv3d_causal"]
+    assert [row.reused for row in again.rows] == [True, True, False]
+    assert again.rows[0].accuracy == compared.rows[0].accuracy
+    trained.clear()
+    compare(motion_clips, recipes("frame_cnn", "conv3d_small", dropout=0.1), compared.folder)
+    assert trained == ["frame_cnn", "conv3d_small"]  # other recipes, so other runs
+
+
+def test_another_comparison_and_foreign_folders_are_kept(compared, motion_clips, tmp_path):
+    with pytest.raises(OutputExistsError, match="folds differ"):
+        compare(motion_clips, recipes("frame_cnn", "conv3d_small"), compared.folder, folds=2)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(OutputExistsError, match="no comparison"):
+        compare(motion_clips, recipes("frame_cnn", "conv3d_small"), tmp_path, overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "x"
+
+
+def test_what_cannot_be_compared_is_refused(motion_clips, tmp_path):
+    with pytest.raises(SettingError, match="two or more"):
+        compare(motion_clips, recipes("frame_cnn"), tmp_path / "a")
+    mixed = recipes("frame_cnn") | recipes("conv3d_small", test_fraction=0.4)
+    with pytest.raises(SettingError, match="different ways"):
+        compare(motion_clips, mixed, tmp_path / "a")
+
+
+def test_folds_give_the_scores(motion_clips, tmp_path):
+    found = compare(motion_clips, recipes("frame_cnn", "conv3d_small"), tmp_path / "a", folds=2, smoke=True)
+    assert found.rows[0].n == 96
+    assert "by folds" in found.scored_on
