@@ -31,6 +31,7 @@ FLOORS = {
     "cli_facts": 7,
     "cli_import": 7,
     "cli_options": 7,
+    "cli_stream": 7,
     "cli_view": 7,
     "__init__": 7,
 }

@@ -12,20 +12,17 @@ from rich.console import Console
 
 from vidette.cli_audit import audit
 from vidette.cli_compare import compare
-from vidette.cli_data import (
-    ClassesFile,
-    FramesFps,
-    GroupFrom,
-    LayoutOption,
-    SplitNumber,
-    Stream,
-    Videos,
-    export,
-    prepare,
-    read_source,
-)
+from vidette.cli_data import export, prepare
 from vidette.cli_import import import_model
-from vidette.cli_options import folds_option, given_options, takes_recipe_options
+from vidette.cli_options import (
+    folds_option,
+    given_options,
+    layout_options,
+    read_source,
+    takes_recipe_options,
+    takes_source_options,
+)
+from vidette.cli_stream import stream as stream_command
 from vidette.errors import SettingError, VideoError, VidetteError
 
 if TYPE_CHECKING:
@@ -49,6 +46,7 @@ app.command(name="audit")(audit)
 app.command(name="prepare")(prepare)
 app.command(name="export")(export)
 app.command(name="import")(import_model)
+app.command(name="stream")(stream_command)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -131,6 +129,7 @@ def train(
 
 
 @app.command()
+@takes_source_options
 def evaluate(
     classifier: Annotated[Path, typer.Argument(help="A run folder, a classifier folder, or 'imagenet'.")],
     source: Annotated[
@@ -138,13 +137,6 @@ def evaluate(
         typer.Argument(help="Folder or CSV of labelled clips; the run's held-out clips by default."),
     ] = None,
     *,
-    layout: LayoutOption = None,
-    split_number: SplitNumber = 1,
-    frames_fps: FramesFps = None,
-    classes_file: ClassesFile = None,
-    videos: Videos = None,
-    stream: Stream = 0,
-    group_from: GroupFrom = None,
     report: Annotated[Path | None, typer.Option(help="Also write a report, a new HTML file.")] = None,
     on_damage: Annotated[
         Literal["raise", "skip"], typer.Option(help="A damaged file: stop, or leave it out and say so.")
@@ -153,6 +145,7 @@ def evaluate(
     device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Score a classifier on clips it has not seen, with intervals."""
     from vidette.classifier.classifier import Classifier
@@ -166,16 +159,7 @@ def evaluate(
     if source is None:
         clips, name = read_run(classifier)[2], "test"
     else:
-        manifest = read_source(
-            source,
-            layout=layout,
-            split_number=split_number,
-            frames_fps=frames_fps,
-            classes_file=classes_file,
-            videos=videos,
-            stream=stream,
-            group_from=group_from,
-        )
+        manifest = read_source(source, options)
         clips, name = manifest.clips, str(source)
     with progress_bar(_err, "testing") as on_progress:
         result = evaluate_clips(
@@ -229,7 +213,7 @@ def predict(
         float | None, typer.Option(help="Time between windows of a longer video. [dim]\\[half a span][/dim]")
     ] = None,
     top: Annotated[int, typer.Option(help="Labels to show.", min=1)] = 5,
-    stream: Stream = 0,
+    stream: Annotated[int, typer.Option(help="Which of a file's video streams, from 0.", min=0)] = 0,
     on_damage: Annotated[
         Literal["raise", "skip"], typer.Option(help="A damaged file: stop, or go on with the next and say so.")
     ] = "raise",
@@ -327,25 +311,17 @@ def motion(
 
 
 @app.command()
+@takes_source_options
 def info(
     path: Annotated[Path, typer.Argument(help="A video, labelled clips, a run or a classifier.")],
     *,
-    layout: LayoutOption = None,
-    split_number: SplitNumber = 1,
-    frames_fps: FramesFps = None,
-    classes_file: ClassesFile = None,
-    videos: Videos = None,
-    stream: Stream = 0,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Say what a video, a source of labelled clips, a run or a classifier is."""
     from vidette.cli_facts import describe
-    from vidette.data.layouts import LayoutOptions
 
-    options = LayoutOptions(
-        split_number=split_number, fps=frames_fps, classes_file=classes_file, videos=videos, stream=stream
-    )
-    facts = describe(path, layout=layout, options=options)
+    facts = describe(path, layout=options["layout"], options=layout_options(options))
     if as_json:
         _print_json(facts)
         return

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from vidette.cli_data import (
-    ClassesFile,
-    FramesFps,
-    GroupFrom,
-    LayoutOption,
-    SplitNumber,
-    Stream,
-    Videos,
-    read_source,
-)
+from vidette.cli_options import read_source, takes_source_options
 from vidette.errors import OutputExistsError
 
 if TYPE_CHECKING:
@@ -35,6 +26,7 @@ _out = Console()
 _STYLES = {"alarm": "bold red", "warning": "bold yellow", "note": "bold blue"}
 
 
+@takes_source_options
 def audit(
     source: Annotated[Path, typer.Argument(help="clips/<class>/<video>, a CSV, or another layout.")],
     *,
@@ -42,13 +34,6 @@ def audit(
         Literal["auto", "grouped", "stratified", "column", "none"],
         typer.Option(help="The split to check: the one that training would draw, or none."),
     ] = "auto",
-    layout: LayoutOption = None,
-    split_number: SplitNumber = 1,
-    frames_fps: FramesFps = None,
-    classes_file: ClassesFile = None,
-    videos: Videos = None,
-    stream: Stream = 0,
-    group_from: GroupFrom = None,
     span_seconds: Annotated[
         float | None, typer.Option(help="Length of a clip in training; shorter ones are listed.", min=0.0)
     ] = None,
@@ -59,6 +44,7 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the split and of the checks.", min=0)] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    **options: Any,
 ) -> None:
     """Say what in labelled clips would make a score a lie, before training."""
     from vidette.cli_view import progress_bar
@@ -69,17 +55,7 @@ def audit(
     for path in (write_groups, report):
         if path and path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
-    manifest = read_source(
-        source,
-        layout=layout,
-        split_number=split_number,
-        frames_fps=frames_fps,
-        classes_file=classes_file,
-        videos=videos,
-        stream=stream,
-        group_from=group_from,
-        min_classes=2,
-    )
+    manifest = read_source(source, options, min_classes=2)
     divided = _split(manifest, split, seed)
     with progress_bar(_err, "looking at clips") as on_progress:
         found = audit_clips(manifest, divided, span_seconds=span_seconds, seed=seed, on_progress=on_progress)
@@ -94,8 +70,6 @@ def audit(
 
 
 def _split(manifest: Manifest, split: str, seed: int) -> Split | None:
-    from typing import Any, cast
-
     from vidette.data.split import SplitPlan, split_manifest
 
     if split == "none":

@@ -10,64 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 from rich.console import Console
 
+from vidette.cli_options import read_source, takes_source_options
+
 if TYPE_CHECKING:
-    from vidette.data.manifest import Manifest
     from vidette.data.prepared import Prepared
 
-__all__ = [
-    "ClassesFile",
-    "FramesFps",
-    "GroupFrom",
-    "LayoutOption",
-    "SplitNumber",
-    "Stream",
-    "Videos",
-    "export",
-    "prepare",
-    "read_source",
-]
+__all__ = ["export", "prepare"]
 
 _err = Console(stderr=True)
 _out = Console()
 
-GroupFrom = Annotated[
-    str | None, typer.Option(help="Regular expression on the path; its first group names the clip's group.")
-]
-LayoutOption = Annotated[
-    str | None,
-    typer.Option("--layout", help="hmdb51, kinetics, list, ... [dim]\\[recognised where plain][/dim]"),
-]
-SplitNumber = Annotated[int, typer.Option(help="Official split of HMDB51 or UCF101.", min=1)]
-FramesFps = Annotated[float | None, typer.Option(help="Frames a second of folders of frames.")]
-ClassesFile = Annotated[Path | None, typer.Option(help="Names of an annotation list's labels.")]
-Videos = Annotated[Path | None, typer.Option(help="Folder of the videos, if elsewhere.")]
-Stream = Annotated[int, typer.Option(help="Which of a file's video streams, from 0.", min=0)]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 _Source = Annotated[Path, typer.Argument(help="clips/<class>/<video>, a CSV, or another layout.")]
 
 
-def read_source(
-    source: Path,
-    *,
-    layout: str | None,
-    split_number: int,
-    frames_fps: float | None,
-    classes_file: Path | None,
-    videos: Path | None,
-    stream: int,
-    group_from: str | None,
-    min_classes: int = 1,
-) -> Manifest:
-    """Read labelled clips as the layout options say."""
-    from vidette.data.layouts import LayoutOptions, read_layout
-
-    options = LayoutOptions(
-        split_number=split_number, fps=frames_fps, classes_file=classes_file, videos=videos, stream=stream
-    )
-    return read_layout(source, layout=layout, options=options, group_from=group_from, min_classes=min_classes)
-
-
+@takes_source_options
 def prepare(
     source: _Source,
     *,
@@ -93,15 +51,9 @@ def prepare(
     on_damage: Annotated[
         Literal["raise", "skip"], typer.Option(help="A damaged file: leave it out and say so, or stop.")
     ] = "skip",
-    layout: LayoutOption = None,
-    split_number: SplitNumber = 1,
-    frames_fps: FramesFps = None,
-    classes_file: ClassesFile = None,
-    videos: Videos = None,
-    stream: Stream = 0,
-    group_from: GroupFrom = None,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
+    **options: Any,
 ) -> None:
     """Write the frames of labelled clips once, for many trainings; call it again to go on after a stop."""
     from vidette.cli_view import progress_bar
@@ -113,16 +65,7 @@ def prepare(
         raise SettingError("--num-frames and --fps are two ways to choose frames; give one")
     if fps is not None and not 0 < fps < 1000:
         raise SettingError(f"--fps is {fps:g}; expected frames a second, above 0 and below 1000")
-    manifest = read_source(
-        source,
-        layout=layout,
-        split_number=split_number,
-        frames_fps=frames_fps,
-        classes_file=classes_file,
-        videos=videos,
-        stream=stream,
-        group_from=group_from,
-    )
+    manifest = read_source(source, options)
     kept = KeptFrames(size, size, resize, (num_frames or 16) if fps is None else None, fps)
     plan = ShardPlan(kept, encoding, quality)
     for line in (*manifest.notes, *manifest.warnings):
@@ -159,6 +102,7 @@ def _show(prepared: Prepared) -> None:
     _out.print(f"train with: vidette train {prepared.folder}", markup=False, highlight=False, soft_wrap=True)
 
 
+@takes_source_options
 def export(
     source: _Source,
     *,
@@ -169,27 +113,13 @@ def export(
     link: Annotated[
         Literal["symlink", "hardlink", "copy"], typer.Option(help="How videos come into the folder.")
     ] = "symlink",
-    layout: LayoutOption = None,
-    split_number: SplitNumber = 1,
-    frames_fps: FramesFps = None,
-    classes_file: ClassesFile = None,
-    videos: Videos = None,
-    group_from: GroupFrom = None,
     as_json: _Json = False,
+    **options: Any,
 ) -> None:
     """Write labelled clips in another layout: annotation files, and links to the videos."""
     from vidette.data.export import write_layout
 
-    manifest = read_source(
-        source,
-        layout=layout,
-        split_number=split_number,
-        frames_fps=frames_fps,
-        classes_file=classes_file,
-        videos=videos,
-        stream=0,
-        group_from=group_from,
-    )
+    manifest = read_source(source, options)
     done = write_layout(manifest, out, layout=cast(Any, to), link=link)
     if as_json:
         facts = {"folder": str(done.folder), "layout": done.layout, "num_clips": done.num_clips}

@@ -5,15 +5,27 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidette.errors import SettingError
 from vidette.training.recipe import SECTIONS
 
-__all__ = ["folds_option", "given_options", "takes_recipe_options"]
+if TYPE_CHECKING:
+    from vidette.data.layouts import LayoutOptions
+    from vidette.data.manifest import Manifest
+
+__all__ = [
+    "folds_option",
+    "given_options",
+    "layout_options",
+    "read_source",
+    "takes_recipe_options",
+    "takes_source_options",
+]
 
 _TITLES = {
     "source": "Source: how the labelled clips are laid out",
@@ -25,15 +37,83 @@ _TITLES = {
 }
 
 
+_SOURCE_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "layout": (
+        Annotated[
+            str | None,
+            typer.Option(help="hmdb51, kinetics, list, ... [dim]\\[recognised where plain][/dim]"),
+        ],
+        None,
+    ),
+    "split_number": (Annotated[int, typer.Option(help="Official split of HMDB51 or UCF101.", min=1)], 1),
+    "frames_fps": (
+        Annotated[float | None, typer.Option(help="Frames a second of folders of frames.")],
+        None,
+    ),
+    "classes_file": (Annotated[Path | None, typer.Option(help="Names of an annotation list's labels.")], None),
+    "videos": (Annotated[Path | None, typer.Option(help="Folder of the videos, if elsewhere.")], None),
+    "stream": (Annotated[int, typer.Option(help="Which of a file's video streams, from 0.", min=0)], 0),
+    "group_from": (
+        Annotated[
+            str | None,
+            typer.Option(help="Regular expression on the path; its first group names the clip's group."),
+        ],
+        None,
+    ),
+}
+
+
+def takes_source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command``, which takes ``**options``, the options that say how its labelled clips are laid out."""
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _SOURCE_OPTIONS.items()
+    ]
+    return _with_parameters(command, added)
+
+
+def read_source(source: Path, options: Mapping[str, Any], *, min_classes: int = 1) -> Manifest:
+    """Read labelled clips as the options of :func:`takes_source_options` say.
+
+    Raises:
+        ManifestError: The clips are unusable; every fault is listed.
+    """
+    from vidette.data.layouts import read_layout
+
+    return read_layout(
+        source,
+        layout=options["layout"],
+        options=layout_options(options),
+        group_from=options["group_from"],
+        min_classes=min_classes,
+    )
+
+
+def layout_options(options: Mapping[str, Any]) -> LayoutOptions:
+    """Return what the options of :func:`takes_source_options` say about a layout."""
+    from vidette.data.layouts import LayoutOptions
+
+    return LayoutOptions(
+        split_number=options["split_number"],
+        fps=options["frames_fps"],
+        classes_file=options["classes_file"],
+        videos=options["videos"],
+        stream=options["stream"],
+    )
+
+
 def takes_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command``, which takes ``**options``, a signature that names every value of a recipe."""
-    own = [
-        p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD
-    ]
     added = [
         _parameter(section, field) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)
     ]
-    parameters = [*own, *added]
+    return _with_parameters(command, added)
+
+
+def _with_parameters(command: Callable[..., None], added: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Put parameters in the place of a command's ``**options``."""
+    given = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [*(p for p in given if p.kind is not p.VAR_KEYWORD), *added]
     command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command

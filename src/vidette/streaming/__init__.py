@@ -1,0 +1,1 @@
+"""Live streams: sources, time, buffers, and a classifier that keeps up with them."""

@@ -1,0 +1,89 @@
+"""Where live frames come from, by address: files, cameras of this machine, cameras on the network."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidette.errors import SettingError
+from vidette.streaming.base import Notify, Shown, Source, SourceCounts, Stoppable, safe_address
+from vidette.streaming.clock import Clock, SystemClock
+from vidette.streaming.remote import Patience, RemoteSource
+from vidette.video.clip import ClipSpec
+from vidette.video.reader import open_video
+
+__all__ = ["FileSource", "open_source"]
+
+_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtp", "udp", "tcp", "rtmp", "srt")
+
+
+def open_source(
+    address: str, *, realtime: bool = False, clock: Clock | None = None, patience: Patience | None = None
+) -> Source:
+    """Return the source at an address; it is opened when its frames are asked for.
+
+    Args:
+        address: A file, a camera of this machine (``0`` or ``/dev/video0``), or an address such as
+            ``rtsp://``, ``http://`` (MJPEG, HLS, a file) or ``udp://``.
+        realtime: Show a file at its own pace instead of as fast as possible.
+        clock: What tells the time.
+        patience: How long to wait for what is not a file.
+
+    Raises:
+        SettingError: The address has a scheme that is not known.
+    """
+    clock, patience = clock or SystemClock(), patience or Patience()
+    scheme = address.partition("://")[0].lower() if "://" in address else ""
+    if scheme in _SCHEMES:
+        return RemoteSource(address, clock=clock, patience=patience)
+    if scheme:
+        raise SettingError(f"{safe_address(address)}: expected a file, a camera or {'://, '.join(_SCHEMES)}://")
+    if re.fullmatch(r"[0-9]+|/dev/video[0-9]+", address):
+        device, kind = _camera(address)
+        return RemoteSource(device, clock=clock, patience=patience, container_format=kind)
+    return FileSource(address, realtime=realtime, clock=clock)
+
+
+def _camera(address: str) -> tuple[str, str]:
+    """Return FFmpeg's address and format of a camera of this machine."""
+    if sys.platform.startswith("linux"):
+        return (f"/dev/video{address}" if address.isdigit() else address), "video4linux2"
+    if sys.platform == "darwin":
+        return address, "avfoundation"
+    raise SettingError(f"camera {address}: read on Linux and macOS only; give a file or a network address")
+
+
+class FileSource(Stoppable):
+    """A video file; the end of the file is the end.
+
+    Args:
+        path: The file.
+        realtime: Show it at its own pace.
+        clock: What tells the time.
+    """
+
+    def __init__(self, path: str | Path, *, realtime: bool = False, clock: Clock | None = None) -> None:
+        super().__init__(clock or SystemClock())
+        self.name = str(path)
+        self.is_live = realtime
+        self.counts = SourceCounts()
+
+    def __repr__(self) -> str:
+        return f"FileSource({self.name}{', realtime' if self.is_live else ''})"
+
+    def frames(self, spec: ClipSpec, notify: Notify) -> Iterator[Shown]:
+        """Yield the file's pictures."""
+        del notify
+        with open_video(self.name) as video:
+            self.counts.height, self.counts.width = video.info.height, video.info.width
+            begun = self.clock.now()
+            for frame in video.frames(spec):
+                if self.is_live:
+                    self.sleep_until(begun + frame.seconds)
+                if self.stopped.is_set():
+                    return
+                self.counts.num_frames += 1
+                self.counts.num_damaged = video.lost_frames
+                yield Shown(frame.seconds, lambda pixels=frame.pixels: pixels)
