@@ -90,9 +90,15 @@ def compare(
 
 
 def _table(comparison: Comparison) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", caption=f"Scored on {comparison.scored_on}.")
-    table.add_column("model")
-    for name in ("accuracy (95 %)", "AUC", "1 frame", "order gap", "weights", "GFLOPs", "ms/clip", "ms/frame"):
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        caption=f"Scored on {comparison.scored_on}; gap: lost by shuffling frames; -: wants whole clips.",
+    )
+    table.add_column("model", overflow="fold", min_width=13)
+    for name in ("accuracy (95 %)", "AUC", "1 frame", "gap", "weights", "GFLOP", "ms/clip", "ms/frame"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(
@@ -101,10 +107,10 @@ def _table(comparison: Comparison) -> Table:
             "" if row.auc is None else f"{row.auc:.2f}",
             _share(row.frame_accuracy),
             "" if row.order_gap is None else f"{row.order_gap:+.1%}",
-            f"{row.parameters / 1e6:.2f} M",
+            f"{row.parameters / 1e6:.1f} M",
             f"{row.gflops:.1f}",
             f"{row.clip_ms:.0f}",
-            "whole clips" if row.frame_ms is None else f"{row.frame_ms:.1f}",
+            "-" if row.frame_ms is None else f"{row.frame_ms:.1f}",
         )
     return table
 
