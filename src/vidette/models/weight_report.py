@@ -27,6 +27,8 @@ class WeightReport:
 
     def lines(self) -> tuple[str, ...]:
         """Return the report as lines for people, every name that did not fit among them."""
+        if not self.loaded:
+            return (f"starts from {self.source}",)
         faults = {
             "keeps its random start": self.missing,
             "not in the model": self.unexpected,
