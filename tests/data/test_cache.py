@@ -429,6 +429,41 @@ def test_a_part_of_a_real_clip_holds_its_own_frames(tmp_path, motion):
 # Windows.
 
 
+def test_windows_of_one_file_are_prepared_together_as_they_are_one_by_one(tmp_path, motion):
+    windows = expand_windows([LabelledClip(motion, "left")], WINDOW)
+    cache = ClipCache(tmp_path)
+    cache.load(windows[1], WINDOW)
+    report = cache.prepare(windows, WINDOW)
+    assert (report.num_decoded, report.num_cached) == (2, 1)
+    for window in windows:
+        expected, got = read_labelled(window, WINDOW), cache.load(window, WINDOW)
+        np.testing.assert_array_equal(got.pixels, expected.pixels)
+        assert (got.seconds.tolist(), got.repeated) == (expected.seconds.tolist(), expected.repeated)
+
+
+def test_one_window_that_cannot_be_read_takes_no_other_with_it(tmp_path, motion):
+    windows = expand_windows([LabelledClip(motion, "left")], WINDOW)
+    windows.insert(1, dataclasses.replace(windows[0], start_seconds=9.0, stop_seconds=10.0))
+    report = ClipCache(tmp_path / "a").prepare(windows, WINDOW, on_damage="skip")
+    assert (report.num_decoded, list(report.skipped)) == (3, [1])
+    loaded = ClipCache(tmp_path / "b").load_together(windows, WINDOW)
+    assert [type(one) for one in loaded] == [Clip, EmptyVideoError, Clip, Clip]
+    gone = [dataclasses.replace(window, path=tmp_path / "gone.mp4") for window in windows[:2]]
+    assert all(isinstance(one, MissingVideoError) for one in ClipCache(tmp_path).load_together(gone, WINDOW))
+
+
+def test_groups_are_clips_of_one_file_and_few(tmp_path, motion, clips, reader):
+    windows = expand_windows(
+        [LabelledClip(motion, "left", start_seconds=s, stop_seconds=s + 1) for s in (0, 1)], WINDOW
+    )
+    cache, mixed = ClipCache(tmp_path), [*clips[:2], *windows * 5, clips[0]]
+    groups = cache.groups(mixed, WINDOW)
+    assert [clip for group in groups for clip in group] == mixed
+    assert [len(group) for group in groups] == [1, 1, 8, 2, 1]
+    assert {len(group) for group in cache.groups(mixed, ClipSpec(num_frames=64, height=512, width=512))} == {1}
+    assert {len(group) for group in ClipCache(tmp_path, read=reader).groups(mixed, WINDOW)} == {1}
+
+
 def test_whole_clips_are_not_cut(clips):
     assert expand_windows(clips, SPEC) == clips
 

@@ -464,6 +464,94 @@ def test_a_header_that_lies_about_the_number_of_frames(tmp_path):
         assert_same(video.clip(WHOLE), naive_clip(path, WHOLE))
 
 
+def one_by_one(path: Path, spec: ClipSpec, segments, held_bytes: int) -> list[Clip]:
+    with open_video(path, held_bytes=held_bytes) as video:
+        return [video.clip(spec, start_seconds=start, stop_seconds=stop) for start, stop in segments]
+
+
+def assert_all_same(clips: list[Clip], expected: list[Clip]) -> None:
+    for clip, one in zip(clips, expected, strict=True):
+        assert_same(clip, one)
+        assert (clip.repeated, clip.lost_frames) == (one.repeated, one.lost_frames)
+
+
+class Outcome:
+    """What came of cutting clips: the clips, or the kind and text of the error."""
+
+    def __init__(self):
+        self.clips, self.error = [], None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.error = (kind, str(error)) if kind else None
+        return isinstance(error, VideoError)
+
+
+SEGMENTS = [(1.7, None), (0.0, 1.2), (0.4, 1.5), (None, None), (2.3, None), (0.4, 1.5), (0.9, 0.95)]
+"""Not in order, overlapping, the same twice, at the end and of one frame."""
+
+
+@pytest.mark.parametrize("held_bytes", [2**25, 0], ids=["kept", "seeking"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_cut_together_are_those_cut_one_by_one(drawn, kind, held_bytes):
+    for spec in (WHOLE, WINDOW):
+        expected = one_by_one(drawn[kind], spec, SEGMENTS, held_bytes)
+        with open_video(drawn[kind], held_bytes=held_bytes) as video:
+            assert_all_same(video.clips(spec, SEGMENTS), expected)
+            assert video.clips(spec, []) == []
+
+
+@pytest.mark.parametrize("packets", [slice(12, 13), slice(40, 43), slice(-3, None)])
+@pytest.mark.parametrize("held_bytes", [2**25, 0], ids=["kept", "seeking"])
+@pytest.mark.parametrize("kind", ["h264-no-b", "h264-b", "h264-ts", "vp9"])
+def test_clips_of_a_damaged_file_cut_together_are_those_cut_one_by_one(tmp_path, kind, held_bytes, packets):
+    path = draw(tmp_path / f"damaged.{KINDS[kind][0]}", kind)
+    overwrite(path, packets, 0xA5)
+    for segments in ([(0.0, 0.3), (0.3, 1.0), (1.4, 2.0)], [(1.0, 1.6), (0.2, 2.0), (2.0, 2.1)]):
+        one, together = Outcome(), Outcome()
+        with one:
+            one.clips = one_by_one(path, WINDOW, segments, held_bytes)
+        with together, open_video(path, held_bytes=held_bytes) as video:
+            together.clips = video.clips(WINDOW, segments)
+        assert together.error == one.error
+        assert_all_same(together.clips, one.clips)
+
+
+def test_clips_cut_together_decode_what_they_share_once(lasting):
+    segments = [(10 + 0.25 * i, None) for i in range(9)] + [(50.0 + 10 * i, None) for i in range(3)]
+    expected = one_by_one(lasting, WINDOW, segments, 0)
+    with open_video(lasting, held_bytes=0) as video:
+        assert_all_same(video.clips(WINDOW, segments), expected)
+        together = video.num_decoded
+        for start, stop in segments:
+            video.clip(WINDOW, start_seconds=start, stop_seconds=stop)
+        assert video.num_decoded - together > 2 * together
+
+
+def test_the_first_clip_that_fails_is_told_as_one_by_one(drawn, tmp_path):
+    with open_video(drawn["h264-b"]) as video:
+        with pytest.raises(EmptyVideoError, match=r"\[60,"):
+            video.clips(WHOLE, [(0.0, 1.0), (60.0, None), (70.0, None)])
+        with pytest.raises(SettingError, match="segment"):
+            video.clips(WHOLE, [(0.0, 1.0), (1.0, 1.0)])
+        assert len(video.clips(WHOLE, [(0.0, 1.0), (1.0, 2.0)])) == 2
+    path = draw(tmp_path / "tail.mp4")
+    overwrite(path, slice(-9, None), 0xA5)
+    with open_video(path) as video, pytest.raises(TruncatedVideoError, match=r"6\d of 75 frames decode"):
+        video.clips(WHOLE, [(0.0, 1.0), (1.0, None)])
+
+
+def test_cutting_clips_together_ends_another_reading(lasting):
+    with open_video(lasting) as video:
+        frames = video.frames(WHOLE)
+        next(frames)
+        video.clips(WINDOW, [(1.0, None), (50.0, None)])
+        with pytest.raises(VideoError, match="another reading"):
+            list(frames)
+
+
 @pytest.mark.parametrize("kind", ["h264-b", "h264-late", "mpeg4-b", "gif", "h264-ts"])
 def test_damage_anywhere_gives_a_clip_or_a_named_error(tmp_path, drawn, kind):
     content = drawn[kind].read_bytes()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import platformdirs
@@ -27,8 +29,12 @@ from vidette.video.shards import ShardClip, is_shard_clip, open_shard_clip, shar
 
 __all__ = ["ClipCache", "PrepareReport", "clip_key", "expand_windows", "open_labelled", "read_labelled"]
 
+_Result = TypeVar("_Result")
+
 _LISTED = 10
 _ROOM = 64 << 20
+_TOGETHER_CLIPS, _TOGETHER_BYTES = 8, 32 << 20
+"""How many windows of one file are decoded together at most, and how many bytes they may have."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +103,20 @@ class ClipCache:
 
     Args:
         folder: Its place; ``$VIDETTE_CACHE`` or the user's cache folder by default.
-        read: Decodes one clip; a seam for tests.
+        read: Decodes one clip; a seam for tests. By default clips of one file may be decoded together.
     """
 
     def __init__(
         self,
         folder: str | Path | None = None,
         *,
-        read: Callable[[LabelledClip, ClipSpec], Clip] = read_labelled,
+        read: Callable[[LabelledClip, ClipSpec], Clip] | None = None,
     ) -> None:
         self.folder = Path(folder or os.environ.get("VIDETTE_CACHE") or platformdirs.user_cache_path("vidette"))
         self.memo = ContentMemo(self.folder / "digests.jsonl")
         self._store = ArrayStore(self.folder / "clips")
-        self._read = read
+        self._read = read or read_labelled
+        self._most_together = _TOGETHER_CLIPS if read is None else 1
 
     def __repr__(self) -> str:
         return f"ClipCache({self.folder})"
@@ -126,6 +133,64 @@ class ClipCache:
         key = clip_key(clip, spec, memo=self.memo)
         return self._load(key) or self._decode(key, clip, spec)
 
+    def groups(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> list[list[LabelledClip]]:
+        """Group clips that follow each other and lie in one file, a few each: for :meth:`load_together`."""
+        fitting = _TOGETHER_BYTES // (spec.num_frames * spec.height * spec.width * 3)
+        most = max(1, min(self._most_together, fitting))
+        groups: list[list[LabelledClip]] = []
+        for clip in clips:
+            if groups and len(groups[-1]) < most and _source(groups[-1][0]) == _source(clip):
+                groups[-1].append(clip)
+            else:
+                groups.append([clip])
+        return groups
+
+    def load_together(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> list[Clip | VideoError]:
+        """Return clips of one file, decoding together and keeping those that are not there.
+
+        Returns:
+            One a clip; for one that cannot be read, the error that :meth:`load` raises.
+
+        Raises:
+            StorageError: The disk is full.
+        """
+        return self._each(clips, spec, lambda clip, decoded: decoded or self.load(clip, spec))
+
+    def _each(
+        self,
+        clips: Sequence[LabelledClip],
+        spec: ClipSpec,
+        work: Callable[[LabelledClip, Clip | None], _Result],
+    ) -> list[_Result | VideoError]:
+        """Return what a function makes of each clip, with its decoded frames where they are now."""
+        results: list[_Result | VideoError] = []
+        decoded = self._decode_together(clips, spec) if len(clips) > 1 else [None]
+        for clip, ready in zip(clips, decoded, strict=True):
+            try:
+                results.append(work(clip, ready))
+            except VideoError as error:
+                results.append(error)
+        return results
+
+    def _decode_together(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> list[Clip | None]:
+        """Decode and keep what is not there, opening the file once; None for each of the others.
+
+        Where one cannot be read all are None: reading one at a time tells which.
+        """
+        decoded: list[Clip | None] = [None] * len(clips)
+        with contextlib.suppress(VideoError):
+            in_shard = is_shard_clip(clips[0].path)
+            keys = [clip_key(clip, spec, memo=self.memo) for clip in clips]
+            missing = [i for i, key in enumerate(keys) if not self._store.has(key)]
+            if len(missing) > 1 and not in_shard:
+                segments = [(clips[i].start_seconds, clips[i].stop_seconds) for i in missing]
+                with open_labelled(clips[0]) as video:
+                    cut = video.clips(spec, segments)
+                for i, clip in zip(missing, cut, strict=True):
+                    self._save(keys[i], clip)
+                    decoded[i] = clip
+        return decoded
+
     def _load(self, key: str) -> Clip | None:
         arrays = self._store.load(key)
         if arrays is None or len(arrays) != 3 or arrays[2].shape != (2,):
@@ -135,9 +200,11 @@ class ClipCache:
 
     def _decode(self, key: str, clip: LabelledClip, spec: ClipSpec) -> Clip:
         decoded = self._read(clip, spec)
-        counts = np.array([decoded.repeated, decoded.lost_frames])
-        self._store.save(key, [decoded.pixels, decoded.seconds, counts])
+        self._save(key, decoded)
         return decoded
+
+    def _save(self, key: str, clip: Clip) -> None:
+        self._store.save(key, [clip.pixels, clip.seconds, np.array([clip.repeated, clip.lost_frames])])
 
     def bytes_needed(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> int:
         """Return how much disk the clips that are not there yet will take."""
@@ -175,14 +242,24 @@ class ClipCache:
         self._check_room(clips, spec)
         results: dict[int, _Ready] = {}
         faults: dict[int, str] = {}
+
+        def ready(clip: LabelledClip, decoded: Clip | None) -> _Ready:
+            return _Ready.of(decoded, decoded_now=True) if decoded else self._ready(clip, spec)
+
         pool = ThreadPoolExecutor(num_workers or os.cpu_count() or 1)
         try:
-            numbers = {pool.submit(self._ready, clip, spec): i for i, clip in enumerate(clips)}
-            for done, future in enumerate(as_completed(numbers), start=1):
-                try:
-                    results[numbers[future]] = future.result()
-                except VideoError as error:
-                    faults[numbers[future]] = str(error)
+            numbers, firsts = dict[Future[list[_Ready | VideoError]], int](), 0
+            for group in self.groups(clips, spec):
+                numbers[pool.submit(self._each, group, spec, ready)] = firsts
+                firsts += len(group)
+            outcomes = itertools.chain.from_iterable(
+                enumerate(future.result(), numbers[future]) for future in as_completed(numbers)
+            )
+            for done, (i, outcome) in enumerate(outcomes, start=1):
+                if isinstance(outcome, VideoError):
+                    faults[i] = str(outcome)
+                else:
+                    results[i] = outcome
                 if on_progress:
                     on_progress(done, len(clips))
         finally:
@@ -201,8 +278,7 @@ class ClipCache:
             return _Ready(float(seconds[-1] - seconds[0]), repeated, shard_clip.lost_frames, False)
         key = clip_key(clip, spec, memo=self.memo)
         there = self._load(key)
-        ready = there or self._decode(key, clip, spec)
-        return _Ready(ready.span_seconds, ready.repeated, ready.lost_frames, there is None)
+        return _Ready.of(there or self._decode(key, clip, spec), decoded_now=there is None)
 
     def _check_room(self, clips: Sequence[LabelledClip], spec: ClipSpec) -> None:
         needed = self.bytes_needed([clip for clip in clips if clip.path.exists()], spec)
@@ -214,6 +290,11 @@ class ClipCache:
                 f" {free / 1e6:,.0f} MB are free; free some space, choose another place with the environment"
                 " variable VIDETTE_CACHE, or a smaller --size"
             )
+
+
+def _source(clip: LabelledClip) -> tuple[Path, float | None, int]:
+    """Return what tells whether clips lie in one opened file."""
+    return clip.path, clip.fps, clip.stream
 
 
 def _all_faults(faults: dict[int, str], total: int) -> str:
@@ -229,6 +310,11 @@ class _Ready(NamedTuple):
     repeated: int
     lost_frames: int
     decoded_now: bool
+
+    @classmethod
+    def of(cls, clip: Clip, *, decoded_now: bool) -> _Ready:
+        """Sum up a clip."""
+        return cls(clip.span_seconds, clip.repeated, clip.lost_frames, decoded_now)
 
 
 def _report(results: dict[int, _Ready], faults: dict[int, str]) -> PrepareReport:

@@ -23,6 +23,7 @@ from vidette.data.prepared import DESCRIPTION, FORMAT, Prepared, read_descriptio
 from vidette.errors import ManifestError, OutputExistsError, SettingError, StorageError, VideoError
 from vidette.video.clip import Frame
 from vidette.video.reader import Video, VideoInfo
+from vidette.video.sampling import target_seconds
 from vidette.video.shard_writer import ShardWriter, encoded_frame
 from vidette.video.shards import Encoding, KeptFrames, shard_keys
 from vidette.video.stills import Stills
@@ -307,7 +308,7 @@ def kept_frames(video: Video | Stills, clip: LabelledClip, kept: KeptFrames) -> 
         VideoError: The video cannot be read, or breaks off before the clip's end.
     """
     spec = kept.spec()
-    if kept.fps is None:
+    if kept.fps is None and not spec.follows_motion:
         cut = video.clip(spec, start_seconds=clip.start_seconds, stop_seconds=clip.stop_seconds)
         for index, (pixels, seconds) in enumerate(zip(cut.pixels, cut.seconds.tolist(), strict=True)):
             repeats = index > 0 and seconds == cut.seconds[index - 1]
@@ -317,9 +318,12 @@ def kept_frames(video: Video | Stills, clip: LabelledClip, kept: KeptFrames) -> 
     seconds = video.frame_seconds()
     low, high = segment_bounds(clip.path, seconds, clip.start_seconds, clip.stop_seconds)
     first, last = float(seconds[low]), float(seconds[high - 1])
-    wanted = first + np.arange(int((last - first) * kept.fps + 1e-6) + 1) / kept.fps
+    if kept.fps is None:
+        wanted, later = target_seconds(spec, first_seconds=first, last_seconds=last)[:-1], 1.0
+    else:
+        wanted, later = first + np.arange(int((last - first) * kept.fps + 1e-6) + 1) / kept.fps, 1 / kept.fps
     # The last frame too; asked for a little later where the file ends, so that one that breaks off says so.
-    wanted = np.append(wanted, last if clip.stop_seconds is not None else last + 1 / kept.fps)
+    wanted = np.append(wanted, last if clip.stop_seconds is not None else last + later)
     yield from video.frames_at(spec, wanted)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,8 +15,12 @@ from vidette.errors import SettingError, unknown_name
 
 # Raised when decoding or resizing gives other pixels, so that caches made before are not used.
 _PIXEL_RULE = 3
+_MOTION_RULE = 2  # likewise of the crop that follows motion alone
 
-__all__ = ["Clip", "ClipSpec", "Frame", "SpanRange"]
+__all__ = ["Clip", "ClipSpec", "Frame", "Resize", "SpanRange"]
+
+Resize = Literal["stretch", "crop", "pad", "motion"]
+"""How a picture comes to the spec's size; see :class:`ClipSpec`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,8 @@ class ClipSpec:
             ``"window"``: T frames at ``fps``, so a fixed span.
         fps: Frames a second of ``"window"``; None for ``"whole"``.
         resize: ``"stretch"``: the whole picture to the size; ``"crop"``: short side to the size, then the
-            centre; ``"pad"``: long side to the size, black bars.
+            centre; ``"pad"``: long side to the size, black bars; ``"motion"``: the part of the picture that the
+            clip's motion lies in, one for all of its frames (:mod:`vidette.video.motion_crop`).
         mean: Per channel, in units of pixel / 255, in ``channel_order``.
         std: Per channel, in the same units.
         channel_order: Order of the channels in the tensor.
@@ -115,7 +120,7 @@ class ClipSpec:
     width: int = 224
     sampling: Literal["whole", "window"] = "whole"
     fps: float | None = None
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    resize: Resize = "stretch"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     channel_order: Literal["RGB", "BGR"] = "RGB"
@@ -145,7 +150,7 @@ class ClipSpec:
             f"{name} is {value!r}; expected one of {', '.join(choices)}"
             for name, value, choices in (
                 ("sampling", self.sampling, ("whole", "window")),
-                ("resize", self.resize, ("stretch", "crop", "pad")),
+                ("resize", self.resize, get_args(Resize)),
                 ("channel_order", self.channel_order, ("RGB", "BGR")),
             )
             if value not in choices
@@ -154,7 +159,14 @@ class ClipSpec:
             faults.append(f"fps is {self.fps}; sampling 'window' needs a rate above 0")
         if self.sampling == "whole" and self.fps is not None:
             faults.append(f"fps is {self.fps}; sampling 'whole' has no rate: use sampling 'window'")
+        if self.follows_motion and self.num_frames < 2:
+            faults.append("resize is 'motion' but num_frames is 1; one frame has no motion: use 2 or more")
         return faults
+
+    @property
+    def follows_motion(self) -> bool:
+        """Whether a clip's crop is known only once its frames are; till then larger pictures are held."""
+        return self.resize == "motion"
 
     @property
     def span_seconds(self) -> float | None:
@@ -167,9 +179,8 @@ class ClipSpec:
     def pixel_key(self) -> str:
         """Hex digest of the fields that decide a clip's uint8 pixels (not mean, std, order or spans)."""
         fields = ("num_frames", "height", "width", "sampling", "fps", "resize")
-        text = json.dumps(
-            {"rule": _PIXEL_RULE, **{name: getattr(self, name) for name in fields}}, sort_keys=True
-        )
+        rules = {"rule": _PIXEL_RULE} | ({"motion_rule": _MOTION_RULE} if self.follows_motion else {})
+        text = json.dumps({**rules, **{name: getattr(self, name) for name in fields}}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -30,28 +31,26 @@ from vidette.video.packets import (
     PacketScan,
     breaks_off,
     frameless,
-    num_video_streams,
     open_container,
-    pixel_aspect,
+    promised_seconds,
     read_packets,
     scan_packets,
+    stream_facts,
 )
+from vidette.video.runs import Run, runs_of
 from vidette.video.timeline import DisagreementError, StreamFacts, Timeline
 
 __all__ = ["FrameDecoder"]
 
 _DECODER_THREADS = 3
 _LANES = 2
-_LANE_FRAMES = 4
-"""Runs with more wanted frames than this are not decoded ahead, so that few pictures are held."""
-_SPARE_PACKETS = 1
-"""Fed after the last wanted one: the second field of an interlaced picture may be a packet of its own."""
-_Run = tuple[int, list[int]]
-_JUMP_PACKETS = 24
-"""Skip to a later key frame only over at least this many packets: starting afresh costs a few."""
-
+_PIECES = 8
+"""Into about how many pieces of work for the lanes frames that lie close together are cut."""
 _LONGEST_SECONDS = 3600
 """A frame that is shown for longer makes the packets' times doubtful."""
+
+_Result = TypeVar("_Result")
+_Work = Callable[[av.VideoFrame], _Result]
 
 
 class FrameDecoder:
@@ -86,18 +85,7 @@ class FrameDecoder:
     @property
     def facts(self) -> StreamFacts:
         """What the container says."""
-        rate = self._stream.average_rate
-        return StreamFacts(
-            container=self._container.format.name,
-            codec=self._stream.codec_context.name,
-            fps=float(rate) if rate else None,
-            bit_rate=self._container.bit_rate or None,
-            promised_seconds=self._promised_seconds(),
-            last_frame_seconds=float(1 / rate) if rate else None,
-            has_audio=bool(self._container.streams.audio),
-            num_video_streams=num_video_streams(self._container),
-            pixel_aspect=pixel_aspect(self._stream),
-        )
+        return stream_facts(self._container, self._stream)
 
     def wanted(self, timeline: Timeline, indices: np.ndarray) -> Iterator[av.VideoFrame]:
         """Yield the frames at ascending indices, decoding as little as exactness allows."""
@@ -107,62 +95,85 @@ class FrameDecoder:
                 if place in chosen:
                     yield picture
             return
-        if len(indices) == 0:
-            return
-        runs = self._runs(timeline.pts[indices].tolist())
-        if runs[0][0] > 0:
-            self._check_origin(timeline.pts[0])
-        if len(runs) == 1 or self._careful or max(len(wanted) for _, wanted in runs) > _LANE_FRAMES:
-            for run in runs:
-                yield from self._run(timeline, run)
-        else:
-            yield from self._side_by_side(timeline, runs)
+        for run in self._runs(timeline.pts, indices):
+            yield from self._run(timeline, run)
 
-    def _run(self, timeline: Timeline, run: _Run) -> Iterator[av.VideoFrame]:
-        """Yield the wanted frames of one run."""
-        position, wanted = run
-        self._check_run(timeline, position, wanted[-1])
-        assert timeline.pts is not None
-        missing = deque(wanted)
-        for _, picture in self._checked(timeline.pts, position, frozenset(wanted)):
-            if picture.pts == missing[0]:
-                missing.popleft()
-                yield picture
-            if not missing or (picture.pts or 0) > missing[0]:
-                break
-        if missing:
-            raise DisagreementError
+    def map_wanted(
+        self,
+        timeline: Timeline,
+        indices: np.ndarray,
+        new_work: Callable[[], _Work[_Result]],
+        *,
+        in_pieces: bool = False,
+    ) -> list[_Result]:
+        """Return what a function makes of the frames at ascending indices, decoding side by side where it can.
 
-    def _side_by_side(self, timeline: Timeline, runs: list[_Run]) -> Iterator[av.VideoFrame]:
-        """Yield the wanted frames of runs that are decoded in parallel, each by a decoder with one thread.
+        Args:
+            timeline: What to go by.
+            indices: int ``(N,)``.
+            new_work: Makes the function; each that it makes is called by one thread at a time.
+            in_pieces: Whether to cut frames that lie close together into pieces of work too.
+
+        Returns:
+            N results; fewer where the file ends early.
+        """
+        pts = timeline.pts
+        runs = [] if pts is None else self._runs(pts, indices, num_pieces=_PIECES if in_pieces else 1)
+        if len(runs) < 2 or self._careful:
+            return list(map(new_work(), self.wanted(timeline, indices)))
+        results = self._side_by_side(timeline, runs, new_work)
+        return [results[pts] for run in runs for pts in run.wanted]
+
+    def _runs(self, known: np.ndarray, indices: np.ndarray, *, num_pieces: int = 1) -> list[Run]:
+        """Group the known frames at ascending indices into runs, having looked at where the file begins."""
+        runs = runs_of(self._scan(), known[indices].tolist(), num_pieces=num_pieces)
+        if runs and runs[0].position > 0:
+            self._check_origin(known[0])
+        return runs
+
+    def _side_by_side(
+        self, timeline: Timeline, runs: list[Run], new_work: Callable[[], _Work[_Result]]
+    ) -> dict[int, _Result]:
+        """Decode runs in parallel, the longest first, each by a decoder with one thread; keep what is made.
 
         Several threads of one decoder wait for each other where it skips frames, and start afresh for each run.
         """
         self._readings += 1
-        mine = self._readings
-        lanes = [self._lane() for _ in range(min(_LANES, len(runs)))]
+        results: dict[int, _Result] = {}
+        lanes = [(self._lane(), new_work()) for _ in range(min(_LANES, len(runs)))]
+
+        def decode(lane: tuple[FrameDecoder, _Work[_Result]], run: Run) -> None:
+            decoder, work = lane
+            for pts, picture in zip(run.wanted, decoder._run(timeline, run), strict=True):
+                results[pts] = work(picture)
+
         try:
-            for pictures in side_by_side(lanes, runs, lambda lane, run: list(lane._run(timeline, run))):
-                for picture in pictures:
-                    self._check_turn(mine)
-                    yield picture
+            side_by_side(lanes, sorted(runs, key=lambda run: -run.num_packets), decode)
         finally:
-            self._careful = self._careful or any(lane._careful for lane in lanes)
-            self.num_decoded += sum(lane.num_decoded for lane in lanes)
-            for lane in lanes:
+            for lane, _ in lanes:
+                self.num_decoded += lane.num_decoded
                 lane.close()
+        return results
+
+    def _run(self, timeline: Timeline, run: Run) -> Iterator[av.VideoFrame]:
+        """Yield the wanted frames of one run."""
+        self._check_run(timeline, run.position, run.wanted[-1])
+        assert timeline.pts is not None
+        missing = deque(run.wanted)
+        for _, picture in self._checked(timeline.pts, run.position, run):
+            if missing and picture.pts == missing[0]:
+                missing.popleft()
+                yield picture
+            if (missing and (picture.pts or 0) > missing[0]) or not (missing or run.goes_on):
+                break
+        if missing:
+            raise DisagreementError
 
     def _lane(self) -> FrameDecoder:
         """Return another decoder of the same file, with one thread, that knows what this one does."""
         lane = FrameDecoder(self.path, held_bytes=self.held_bytes, stream=self._stream_number, num_threads=1)
         lane._known_scan = self._known_scan
         return lane
-
-    def _check_turn(self, reading: int) -> None:
-        if reading != self._readings:
-            raise VideoError(
-                self.path, "another reading was begun; open the file twice to read it twice at once"
-            )
 
     def between(self, timeline: Timeline, low: int, high: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames from ``low`` to before ``high`` with their indices."""
@@ -185,18 +196,6 @@ class FrameDecoder:
                 return
         raise DisagreementError
 
-    def _runs(self, wanted: list[int]) -> list[tuple[int, list[int]]]:
-        """Group ascending times into runs that decode from one key packet on."""
-        scan = self._scan()
-        runs: list[tuple[int, list[int]]] = []
-        for pts in wanted:
-            start = scan.start_of(pts)
-            if runs and start - scan.position_of(runs[-1][1][-1]) < _JUMP_PACKETS:
-                runs[-1][1].append(pts)
-            else:
-                runs.append((start, [pts]))
-        return runs
-
     def _check_origin(self, first_pts: int) -> None:
         """Make sure, once, that the file's first frame is the one that the packets promise."""
         if not self._origin_known:
@@ -214,21 +213,20 @@ class FrameDecoder:
                 raise DisagreementError
 
     def _checked(
-        self, known: np.ndarray, position: int, wanted: frozenset[int] | None = None
+        self, known: np.ndarray, position: int, run: Run | None = None
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode from a key packet on; every frame must be a known one, in order, and none be damaged."""
         previous = -1
-        for picture in self._decoded(position, wanted):
+        for picture in self._decoded(position, run):
             index = -1 if picture.pts is None else int(np.searchsorted(known, picture.pts))
             unknown = not 0 <= index < len(known) or known[index] != picture.pts
             if unknown or index <= previous or self._damaged:
-                self._careful = self._careful or self._damaged
-                raise DisagreementError
+                raise DisagreementError(damaged=self._damaged)
             previous = index
             yield index, picture
 
-    def _decoded(self, position: int, wanted: frozenset[int] | None = None) -> Iterator[av.VideoFrame]:
-        """Decode from a key packet on; unwanted frames that nothing refers to may be left out.
+    def _decoded(self, position: int, run: Run | None = None) -> Iterator[av.VideoFrame]:
+        """Decode from a key packet on; frames that a run does not want and nothing refers to may be left out.
 
         ``_damaged`` tells whether a packet was corrupt or refused, or a frame called corrupt.
         """
@@ -239,18 +237,21 @@ class FrameDecoder:
             self._container.close()
             self._open()
         packets = self._packets_from(position)
-        if wanted is not None:
-            last = max(self._scan().position_of(pts) for pts in wanted)
-            packets = itertools.islice(packets, last + 1 + _SPARE_PACKETS - position)
+        if run is not None:
+            packets = itertools.islice(packets, run.num_packets)
         codec = self._stream.codec_context
         codec.flush_buffers()
         codec.skip_frame = "DEFAULT"
-        skips = wanted is not None and not self._careful and not self._may_miss_packets()
+        wanted = frozenset(run.wanted if run is not None else ())
+        skips = run is not None and not self._careful and not self._may_miss_packets()
         for packet in itertools.chain(packets, [None]):
-            self._check_turn(mine)
+            if mine != self._readings:
+                raise VideoError(
+                    self.path, "another reading was begun; open the file twice to read it twice at once"
+                )
             self._damaged = self._damaged or (packet is not None and packet.is_corrupt)
             if skips and packet is not None:
-                codec.skip_frame = "DEFAULT" if packet.pts in (wanted or ()) else "NONREF"
+                codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             try:
                 pictures = codec.decode(packet)
             except av.FFmpegError:
@@ -315,8 +316,9 @@ class FrameDecoder:
             self._known_timeline = Timeline(seconds, pts, num_promised, ends_early)
         return self._known_timeline
 
-    def doubted(self, timeline: Timeline) -> Timeline:
-        """Return what to go by instead of a timeline that a reading has disagreed with."""
+    def doubted(self, timeline: Timeline, *, damaged: bool) -> Timeline:
+        """Return what to go by instead of a timeline that a reading has disagreed with, perhaps for damage."""
+        self._careful = self._careful or damaged
         return replace(timeline, pts=None) if timeline.counted else self._counted_timeline()
 
     def _seconds(self, pts: np.ndarray, first_pts: int) -> np.ndarray:
@@ -324,7 +326,7 @@ class FrameDecoder:
 
     def _promise(self, num_packets: int) -> tuple[int, bool]:
         """Return how many frames the file says it has, and whether it breaks off before them."""
-        seconds, rate = self._promised_seconds(), self._stream.average_rate
+        seconds, rate = promised_seconds(self._container, self._stream), self._stream.average_rate
         said = self._stream.frames or (round(seconds * float(rate)) if seconds and rate else 0)
         breaks = self._scan().breaks_inside or (
             (said > num_packets or self._container.format.name == "gif") and breaks_off(self.path)
@@ -378,13 +380,6 @@ class FrameDecoder:
             self._counted_timeline()
             raise frameless(self.path, len(self._scan().display_pts), ends_early=False)
         return first
-
-    def _promised_seconds(self) -> float | None:
-        """Return how long the header says the video lasts, None if it does not."""
-        stream = self._stream
-        if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        return self._container.duration / 1e6 if self._container.duration else None
 
     def truncated(self, timeline: Timeline) -> TruncatedVideoError:
         """Return the error that says how many frames decode of how many."""

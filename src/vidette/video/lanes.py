@@ -1,48 +1,46 @@
-"""Work done side by side by a few helpers that each do one thing at a time, its results in order."""
+"""Work done side by side by a few helpers that each do one thing at a time."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 __all__ = ["side_by_side"]
 
 _Lane = TypeVar("_Lane")
 _Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 def side_by_side(
-    lanes: Sequence[_Lane], items: Sequence[_Item], work: Callable[[_Lane, _Item], _Result]
-) -> Iterator[_Result]:
-    """Yield ``work(lane, item)`` for every item in order, each lane working on one item at a time.
+    lanes: Sequence[_Lane], items: Iterable[_Item], work: Callable[[_Lane, _Item], object]
+) -> None:
+    """Call ``work(lane, item)`` for every item, each lane on one item at a time; they are begun in order.
 
-    No more than one item a lane is worked on ahead of what was yielded. An error comes in its item's turn; once
-    the caller stops, what was begun is finished and nothing more is begun.
+    After an error what was begun is finished, nothing more is begun, and the error is raised.
 
     Example:
-        >>> list(side_by_side(["a", "b"], [1, 2, 3], lambda lane, item: item * 10))
+        >>> done = []
+        >>> side_by_side(["a", "b"], [1, 2, 3], lambda lane, item: done.append(item * 10))
+        >>> sorted(done)
         [10, 20, 30]
     """
-    free: SimpleQueue[_Lane] = SimpleQueue()
-    for lane in lanes:
-        free.put(lane)
+    waiting = deque(items)
 
-    def do(item: _Item) -> _Result:
-        lane = free.get()
-        try:
-            return work(lane, item)
-        finally:
-            free.put(lane)
+    def empty(lane: _Lane) -> None:
+        while True:
+            try:
+                item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                work(lane, item)
+            except BaseException:
+                waiting.clear()
+                raise
 
-    pending: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(len(lanes)) as pool:
-        for item in items:
-            pending.append(pool.submit(do, item))
-            if len(pending) > len(lanes):
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        finished = [pool.submit(empty, lane) for lane in lanes]
+    for future in finished:
+        future.result()

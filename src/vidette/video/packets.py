@@ -26,6 +26,7 @@ from vidette.errors import (
     UnreadableVideoError,
     VideoError,
 )
+from vidette.video.timeline import StreamFacts
 
 __all__ = [
     "DECODER_OPTIONS",
@@ -40,8 +41,10 @@ __all__ = [
     "num_video_streams",
     "open_container",
     "pixel_aspect",
+    "promised_seconds",
     "read_packets",
     "scan_packets",
+    "stream_facts",
 ]
 
 MAX_PIXELS = 35_651_584
@@ -226,7 +229,7 @@ class PacketScan:
 def scan_packets(container: InputContainer, stream: VideoStream, *, held_bytes: int) -> PacketScan:
     """Read all packets of a freshly opened stream, decoding nothing; keep them up to ``held_bytes``."""
     pts, dts, keys, shown = array("q"), array("q"), array("q"), array("b")
-    held: list[Packet[VideoStream]] | None = []
+    held: list[Packet[VideoStream]] | None = None if _is_over(held_bytes, container, stream) else []
     num_bytes, broken = 0, False
     try:
         for packet in read_packets(container, stream):
@@ -253,6 +256,12 @@ def scan_packets(container: InputContainer, stream: VideoStream, *, held_bytes: 
         times_known=NO_TIME not in stamps and len(np.unique(stamps)) == len(stamps),
         breaks_inside=broken,
     )
+
+
+def _is_over(held_bytes: int, container: InputContainer, stream: VideoStream) -> bool:
+    """Tell whether a stream's packets are surely too many to keep, by the file's size and its header."""
+    seconds, bit_rate = promised_seconds(container, stream) or 0, stream.codec_context.bit_rate or 0
+    return container.size > held_bytes and seconds * bit_rate / 8 > held_bytes
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -342,6 +351,29 @@ def frameless(path: Path, num_packets: int, *, ends_early: bool) -> VideoError:
             path, f"0 of {num_packets} frames decode: the file breaks off or is damaged; copy it again"
         )
     return UnreadableVideoError(path, f"none of its {num_packets} packets decodes; convert it to H.264")
+
+
+def stream_facts(container: InputContainer, stream: VideoStream) -> StreamFacts:
+    """Return what a container says of itself and of one of its streams."""
+    rate = stream.average_rate
+    return StreamFacts(
+        container=container.format.name,
+        codec=stream.codec_context.name,
+        fps=float(rate) if rate else None,
+        bit_rate=container.bit_rate or None,
+        promised_seconds=promised_seconds(container, stream),
+        last_frame_seconds=float(1 / rate) if rate else None,
+        has_audio=bool(container.streams.audio),
+        num_video_streams=num_video_streams(container),
+        pixel_aspect=pixel_aspect(stream),
+    )
+
+
+def promised_seconds(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return how long the header says the video lasts, None if it does not."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
 
 
 def pixel_aspect(stream: VideoStream) -> float:

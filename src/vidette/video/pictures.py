@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -19,6 +20,8 @@ __all__ = ["PictureDecoder", "is_animated_webp"]
 
 _HEAD_BYTES = 30
 _ANIMATION = 0x02
+_Result = TypeVar("_Result")
+_Work = Callable[[av.VideoFrame], _Result]
 
 
 def is_animated_webp(path: Path) -> bool:
@@ -86,8 +89,9 @@ class PictureDecoder:
         seconds = np.append(0, ends[:-1]) / 1000
         return Timeline(seconds, None, len(seconds), ends_early=False, counted=True)
 
-    def doubted(self, timeline: Timeline) -> Timeline:
+    def doubted(self, timeline: Timeline, *, damaged: bool) -> Timeline:
         """Return the same timeline: nothing disagrees with it."""
+        del damaged
         return timeline
 
     def first_frame(self) -> av.VideoFrame:
@@ -100,6 +104,18 @@ class PictureDecoder:
         for index, frame in self.between(timeline, 0, last + 1):
             if index in chosen:
                 yield frame
+
+    def map_wanted(
+        self,
+        timeline: Timeline,
+        indices: np.ndarray,
+        new_work: Callable[[], _Work[_Result]],
+        *,
+        in_pieces: bool = False,
+    ) -> list[_Result]:
+        """Return what a function makes of the pictures at ascending indices, decoded one after the other."""
+        del in_pieces
+        return list(map(new_work(), self.wanted(timeline, indices)))
 
     def between(self, timeline: Timeline, low: int, high: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the pictures from ``low`` to before ``high`` with their indices."""

@@ -6,22 +6,26 @@ the chosen frames need is decoded, and only they are converted.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vidette.errors import VideoError
 from vidette.video.clip import Clip, ClipSpec, Frame
 from vidette.video.decoding import FrameDecoder
+from vidette.video.motion_crop import clip_pixels
 from vidette.video.pictures import PictureDecoder, is_animated_webp
 from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
-from vidette.video.timeline import DisagreementError, Timeline, checked_seconds, segment_bounds
+from vidette.video.timeline import DisagreementError, Segment, Timeline, checked_seconds, segment_bounds
 from vidette.video.transforms import FrameResizer, Geometry, rgb_pixels
 
 __all__ = ["HELD_BYTES", "Video", "VideoInfo", "open_video", "probe"]
@@ -95,6 +99,14 @@ def probe(path: str | Path, *, stream: int = 0) -> VideoInfo:
     """Tell what a video file is; raises as :func:`open_video` and :meth:`Video.frame_seconds` do."""
     with open_video(path, stream=stream) as video:
         return video.info
+
+
+class _Choice(NamedTuple):
+    """The frames of one clip: their indices ``(T,)``, how many repeat, and how many the source has lost."""
+
+    picks: np.ndarray
+    repeated: int
+    lost_frames: int
 
 
 class Video:
@@ -204,9 +216,29 @@ class Video:
         timeline = self._decoder.timeline()
         while True:
             try:
-                return self._cut(timeline, spec, start_seconds, stop_seconds)
-            except DisagreementError:
-                timeline = self._decoder.doubted(timeline)
+                return self._cut(timeline, spec, [(start_seconds, stop_seconds)])[0]
+            except DisagreementError as error:
+                timeline = self._decoder.doubted(timeline, damaged=error.damaged)
+
+    def clips(self, spec: ClipSpec, segments: Sequence[Segment]) -> list[Clip]:
+        """Cut several clips, decoding frames that they share once, and frames that lie apart side by side.
+
+        All of their pixels are held at once; ask for a few at a time of a long file.
+
+        Args:
+            spec: As for :meth:`clip`.
+            segments: ``(start_seconds, stop_seconds)`` of each, in any order; None as for :meth:`clip`.
+
+        Returns:
+            A clip a segment: exactly those that :meth:`clip` gives one after the other.
+
+        Raises:
+            SettingError, EmptyVideoError, TruncatedVideoError: As :meth:`clip` for the first clip that fails.
+        """
+        if len(segments) > 1 and not spec.follows_motion:
+            with contextlib.suppress(DisagreementError, VideoError):
+                return self._cut(self._decoder.timeline(), spec, segments)
+        return [self.clip(spec, start_seconds=start, stop_seconds=stop) for start, stop in segments]
 
     def frames(
         self,
@@ -261,31 +293,42 @@ class Video:
                 for frame in self._on_display(timeline, pick_frames(timeline.seconds, good), resizer=resizer):
                     yield frame
                     num_done += 1
-            except DisagreementError:
-                timeline = self._decoder.doubted(timeline)
+            except DisagreementError as error:
+                timeline = self._decoder.doubted(timeline, damaged=error.damaged)
                 continue
             if len(good) < len(rest):
                 raise self._decoder.truncated(timeline)
 
     # The choice of frames.
 
-    def _cut(
+    def _cut(self, timeline: Timeline, spec: ClipSpec, segments: Sequence[Segment]) -> list[Clip]:
+        choices = [self._choose(timeline, spec, *segment) for segment in segments]
+        indices = np.unique(np.concatenate([choice.picks for choice in choices]))
+        pictures = self._decoder.map_wanted(
+            timeline, indices, lambda: self._resizer(spec), in_pieces=len(segments) > 1
+        )
+        if len(pictures) < len(indices):
+            raise self._decoder.truncated(timeline)
+        clips: list[Clip] = []
+        for choice in choices:
+            places = np.searchsorted(indices, choice.picks).tolist()
+            pixels = clip_pixels([pictures[place] for place in places], spec)
+            clips.append(Clip(pixels, timeline.seconds[choice.picks], choice.repeated, choice.lost_frames))
+        return clips
+
+    def _choose(
         self, timeline: Timeline, spec: ClipSpec, start_seconds: float | None, stop_seconds: float | None
-    ) -> Clip:
+    ) -> _Choice:
         low, high = segment_bounds(self.path, timeline.seconds, start_seconds, stop_seconds)
         times = timeline.seconds[low:high]
         wanted = target_seconds(spec, first_seconds=float(times[0]), last_seconds=float(times[-1]))
         late = wanted > times[-1] + TOLERANCE_SECONDS
         if timeline.ends_early and high == len(timeline.seconds) and (spec.fps is None or late.any()):
             raise self._decoder.truncated(timeline)
-        picks = pick_frames(times, wanted) + low
-        pixels = np.zeros((len(picks), spec.height, spec.width, 3), np.uint8)
-        for row, frame in enumerate(self._on_display(timeline, picks, resizer=self._resizer(spec))):
-            pixels[row] = frame.pixels
         start = start_seconds - TOLERANCE_SECONDS if start_seconds else -np.inf
         stop = np.inf if stop_seconds is None else stop_seconds - TOLERANCE_SECONDS
         end = stop if spec.fps is None else min(stop, float(wanted[-1]) + TOLERANCE_SECONDS)
-        return Clip(pixels, timeline.seconds[picks], int(late.sum()), timeline.num_lost(start, end))
+        return _Choice(pick_frames(times, wanted) + low, int(late.sum()), timeline.num_lost(start, end))
 
     def _resizer(self, spec: ClipSpec) -> FrameResizer:
         return FrameResizer(spec, geometry=self._geometry)
@@ -316,8 +359,8 @@ class Video:
                     shown_until = float(timeline.seconds[index])
                     yield index, shown_until, picture
                 break
-            except DisagreementError:
-                timeline = self._decoder.doubted(timeline)
+            except DisagreementError as error:
+                timeline = self._decoder.doubted(timeline, damaged=error.damaged)
         late = stop_seconds is None or stop_seconds > timeline.seconds[-1] + TOLERANCE_SECONDS
         if timeline.ends_early and late:
             raise self._decoder.truncated(timeline)

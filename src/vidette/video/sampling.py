@@ -12,6 +12,7 @@ import numpy as np
 
 from vidette.errors import InputMismatchError, SettingError
 from vidette.video.clip import Clip, ClipSpec, Frame
+from vidette.video.motion_crop import clip_pixels
 
 __all__ = [
     "TOLERANCE_SECONDS",
@@ -132,7 +133,7 @@ class WindowCutter:
     as soon as a frame at or after its end arrives. The frames of one span are held, no more.
 
     Args:
-        spec: What a clip is; frames must come at its size.
+        spec: What a clip is; frames must come at its size, as the reader's ``frames(spec)`` gives them.
         stride_seconds: From one window's start to the next one's; above 0.
         span_seconds: For ``"whole"`` only: first to last frame of a window; default the spec's training median.
 
@@ -171,7 +172,8 @@ class WindowCutter:
         Several windows can end in one gap between frames; each push then returns one of them, oldest first.
 
         Args:
-            frame: uint8 ``(H, W, 3)`` at the spec's size, later than the one before.
+            frame: uint8 ``(H, W, 3)`` at the spec's size (larger where it follows motion), later than the one
+                before.
 
         Raises:
             InputMismatchError: The frame has another size, or its time does not advance.
@@ -205,7 +207,7 @@ class WindowCutter:
 
     def _check(self, frame: Frame) -> None:
         expected = (self._spec.height, self._spec.width, 3)
-        if frame.pixels.shape != expected:
+        if frame.pixels.shape != expected and not self._spec.follows_motion:
             raise InputMismatchError(
                 f"frame is {frame.pixels.shape} but the spec is {expected}; resize it first"
             )
@@ -230,7 +232,7 @@ class WindowCutter:
         picks = pick_frames(times, wanted)
         self._ready.append(
             Clip(
-                pixels=np.stack([self._held[i].pixels for i in picks]),
+                pixels=clip_pixels([self._held[i].pixels for i in picks], self._spec),
                 seconds=times[picks],
                 repeated=int(np.sum(wanted > times[-1] + TOLERANCE_SECONDS)),
             )

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from vidette.errors import MissingVideoError, SettingError, UnreadableVideoError, VideoError
-from vidette.video.clip import ClipSpec
+from vidette.video.clip import ClipSpec, Resize
 from vidette.video.reader import VideoInfo
 from vidette.video.stills import Stills
 
@@ -51,14 +51,15 @@ class KeptFrames:
     Attributes:
         height: Rows.
         width: Columns.
-        resize: The resize rule of :class:`vidette.video.clip.ClipSpec` that they went through.
+        resize: The resize rule of :class:`vidette.video.clip.ClipSpec` that they went through. Under "motion"
+            whole pictures are kept, at the size that is held for the crop of a clip.
         num_frames: So many, equally spaced over the clip; None where ``fps`` says which.
         fps: All frames at this rate; None where ``num_frames`` says which.
     """
 
     height: int
     width: int
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    resize: Resize = "stretch"
     num_frames: int | None = 16
     fps: float | None = None
 
@@ -72,7 +73,7 @@ class KeptFrames:
     def spec(self) -> ClipSpec:
         """Return the spec whose resize rule and size the frames have, and whose clips they hold exactly."""
         return ClipSpec(
-            num_frames=self.num_frames or 1,
+            num_frames=self.num_frames or 2,
             height=self.height,
             width=self.width,
             resize=self.resize,
@@ -90,7 +91,7 @@ class KeptFrames:
             return f"frames were kept with resize {self.resize!r}, not {spec.resize!r}"
         if spec.height > self.height or spec.width > self.width:
             return f"frames were kept at {self.height}x{self.width}, smaller than {spec.height}x{spec.width}"
-        if self.resize != "stretch" and spec.height * self.width != spec.width * self.height:
+        if self.resize in ("crop", "pad") and spec.height * self.width != spec.width * self.height:
             return f"frames were kept at {self.height}x{self.width}, of another shape"
         if self.num_frames is not None and (spec.fps is not None or spec.num_frames > self.num_frames):
             wanted = f"{spec.num_frames} frames" + (f" at {spec.fps:g} fps" if spec.fps else "")
@@ -255,6 +256,8 @@ class ShardClip(Stills):
     def _decoded(self, index: int, data: bytes) -> np.ndarray:
         try:
             if self._encoding == "raw":
+                if self.kept.resize == "motion":
+                    return np.load(io.BytesIO(data), allow_pickle=False)
                 shape = (self.kept.height, self.kept.width, 3)
                 return np.frombuffer(data[-math.prod(shape) :], np.uint8).reshape(shape)
             with Image.open(io.BytesIO(data)) as picture:

@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from vidette.video.clip import Clip, ClipSpec, Frame
+from vidette.video.motion_crop import clip_pixels
 from vidette.video.sampling import TOLERANCE_SECONDS, pick_frames, target_seconds
-from vidette.video.timeline import checked_seconds, segment_bounds
+from vidette.video.timeline import Segment, checked_seconds, segment_bounds
 from vidette.video.transforms import FrameResizer
 
 __all__ = ["Stills"]
@@ -79,8 +80,17 @@ class Stills(ABC):
         picks, repeated = self._choose(spec, start_seconds, stop_seconds)
         indices, places = np.unique(picks, return_inverse=True)
         pictures = self._resized(self._read_all(indices.tolist()), spec)
-        pixels = np.stack([pictures[place] for place in places])
+        pixels = clip_pixels([pictures[place] for place in places], spec)
         return Clip(pixels, self._seconds[picks], repeated, self.lost_frames)
+
+    def clips(self, spec: ClipSpec, segments: Sequence[Segment]) -> list[Clip]:
+        """Cut several clips, one after the other; arguments and errors as :meth:`clip`.
+
+        Args:
+            spec: As for :meth:`clip`.
+            segments: ``(start_seconds, stop_seconds)`` of each.
+        """
+        return [self.clip(spec, start_seconds=start, stop_seconds=stop) for start, stop in segments]
 
     def choice(
         self, spec: ClipSpec, *, start_seconds: float | None = None, stop_seconds: float | None = None
@@ -140,4 +150,6 @@ class Stills(ABC):
 
     def _resized(self, pictures: Sequence[np.ndarray], spec: ClipSpec) -> list[np.ndarray]:
         resizer, size = FrameResizer(spec), (spec.height, spec.width)
+        if spec.follows_motion:
+            return [resizer(picture) for picture in pictures]
         return [picture if picture.shape[:2] == size else resizer(picture) for picture in pictures]

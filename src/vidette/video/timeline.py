@@ -11,7 +11,10 @@ import numpy as np
 from vidette.errors import EmptyVideoError, SettingError
 from vidette.video.sampling import TOLERANCE_SECONDS
 
-__all__ = ["DisagreementError", "StreamFacts", "Timeline", "checked_seconds", "segment_bounds"]
+__all__ = ["DisagreementError", "Segment", "StreamFacts", "Timeline", "checked_seconds", "segment_bounds"]
+
+Segment = tuple[float | None, float | None]
+"""``(start_seconds, stop_seconds)``; None: the first frame, after the last frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,15 @@ class StreamFacts:
 
 
 class DisagreementError(Exception):
-    """The decoder gave other frames than the packets promised."""
+    """The decoder gave other frames than the packets promised.
+
+    Attributes:
+        damaged: A packet was refused, or a frame called corrupt.
+    """
+
+    def __init__(self, *, damaged: bool = False) -> None:
+        super().__init__()
+        self.damaged = damaged
 
 
 def checked_seconds(wanted_seconds: np.ndarray) -> np.ndarray:

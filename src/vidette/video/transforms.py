@@ -21,15 +21,21 @@ __all__ = [
     "Geometry",
     "clip_tensor",
     "pixels_tensor",
+    "resized",
     "rgb_pixels",
 ]
+
+_HELD_FACTOR, _LEAST_HELD_SIDE = 4, 640
+"""The longest side of a picture held for a crop: times the spec's own, or pixels where that is more."""
 
 
 class FrameResizer:
     """Brings a picture to the spec's size in one pass of swscale; keep one for a source.
 
     Shrinking averages the area under each new pixel, so it does not alias; enlarging is bilinear. A rotation
-    or mirroring that the frame carries (a telephone held upright) is applied.
+    or mirroring that the frame carries (a telephone held upright) is applied. Under "motion" the crop is not
+    known yet: the whole picture comes out, in its own shape, never enlarged, its long side at most four times
+    the spec's or 640 pixels; :func:`vidette.video.motion_crop.clip_pixels` cuts the clip from it.
 
     Args:
         spec: Its ``height``, ``width`` and ``resize`` rule are used.
@@ -52,12 +58,11 @@ class FrameResizer:
             frame: A decoded frame of any pixel format, or uint8 ``(H, W, 3)`` in RGB.
 
         Returns:
-            uint8 ``(spec.height, spec.width, 3)``, RGB.
+            uint8 ``(spec.height, spec.width, 3)``, RGB; ``(H, W, 3)`` where the spec follows motion.
 
         Raises:
             InputMismatchError: The array is not uint8 ``(H, W, 3)``.
         """
-        out = np.zeros((self._spec.height, self._spec.width, 3), np.uint8)
         picture = frame if isinstance(frame, av.VideoFrame) else _wrapped(frame)
         height, width = self._geometry.shown_size(picture)
         rows, columns = _fitted(self._spec, height=height, width=width)
@@ -66,6 +71,8 @@ class FrameResizer:
         small = self._reformatter.reformat(
             picture, width=wide, height=tall, format="rgb24", interpolation=Interpolation.AREA, threads=1
         )
+        size = (rows, columns) if self._spec.follows_motion else (self._spec.height, self._spec.width)
+        out = np.zeros((*size, 3), np.uint8)
         _place(_turned(_plane(small), turns, mirrored=mirrored), out)
         return out
 
@@ -129,16 +136,40 @@ def _wrapped(pixels: np.ndarray) -> av.VideoFrame:
 
 
 def _plane(frame: av.VideoFrame) -> np.ndarray:
-    """View the pixels of an rgb24 frame as ``(H, W, 3)``."""
-    plane = frame.planes[0]
+    """View the pixels of an rgb24 frame as ``(H, W, 3)``, those of a gray frame as ``(H, W, 1)``."""
+    plane, channels = frame.planes[0], 1 if frame.format.name == "gray" else 3
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
+    return rows[: frame.height, : frame.width * channels].reshape(frame.height, frame.width, channels)
+
+
+def resized(
+    pixels: np.ndarray, reformatter: VideoReformatter, *, height: int, width: int, grey: bool = False
+) -> np.ndarray:
+    """Return uint8 ``(H, W, 3)`` pixels at another size as :class:`FrameResizer` resizes.
+
+    Returns:
+        uint8 ``(height, width, 3)``, or ``(height, width)`` where grey; a view that lasts until the next call.
+    """
+    small = reformatter.reformat(
+        _wrapped(pixels),
+        width=width,
+        height=height,
+        format="gray" if grey else "rgb24",
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
+    plane = _plane(small)
+    return plane[:, :, 0] if grey else plane
 
 
 def _fitted(spec: ClipSpec, *, height: int, width: int) -> tuple[int, int]:
     """Return the rows and columns that the whole picture gets under the spec's resize rule."""
     if spec.resize == "stretch":
         return spec.height, spec.width
+    if spec.follows_motion:
+        longest = max(_HELD_FACTOR * max(spec.height, spec.width), _LEAST_HELD_SIDE)
+        scale = min(1.0, longest / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
     ratios = (spec.height / height, spec.width / width)
     if spec.resize == "crop":
         scale = max(ratios)

@@ -22,12 +22,22 @@ from PIL import Image, ImageDraw, ImageFont
 from vidette.errors import EmptyVideoError, OutputExistsError, SettingError, StorageError
 from vidette.video.reader import open_video
 
-__all__ = ["Caption", "replacing", "write_annotated", "write_srt", "write_video"]
+__all__ = [
+    "Caption",
+    "VideoEncoder",
+    "caption_font",
+    "replacing",
+    "shortened",
+    "write_annotated",
+    "write_srt",
+    "write_video",
+]
 
 _TICKS_A_SECOND = 90_000
 _SMALLEST_FONT, _LEAST_FONT, _LARGEST_FONT = 8, 11, 48
 _FONT_FRACTION = 0.055
 _BAR_BRIGHTNESS = 0.25
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 # Without macroblock tree, equal frames give equal bytes (x264's, with it, do not always at small sizes), and
 # a frame's quality does not hang on what comes after it.
 _X264_OPTIONS = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
@@ -117,7 +127,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float, o
         first = next(remaining, None)
         if first is None:
             raise EmptyVideoError(path, "no frame was given to write; expected one or more")
-        with _Encoder(temporary, first, rate=rate, time_base=1 / rate, num_threads=1) as encoder:
+        with VideoEncoder(temporary, first, rate=rate, time_base=1 / rate, num_threads=1) as encoder:
             encoder.add(first, ticks=0)
             for ticks, pixels in enumerate(remaining, start=1):
                 encoder.add(pixels, ticks=ticks)
@@ -156,7 +166,9 @@ def write_annotated(
         if first is None:
             raise EmptyVideoError(source, "it holds no frame to annotate")
         painter = _CaptionPainter(captions, first.pixels)
-        with _Encoder(temporary, first.pixels, rate=rate, time_base=Fraction(1, _TICKS_A_SECOND)) as encoder:
+        with VideoEncoder(
+            temporary, first.pixels, rate=rate, time_base=Fraction(1, _TICKS_A_SECOND)
+        ) as encoder:
             encoder.add(painter.paint(first.pixels, seconds=first.seconds), ticks=_ticks(first.seconds))
             for frame in frames:
                 painted = painter.paint(frame.pixels, seconds=frame.seconds)
@@ -199,15 +211,34 @@ def _ticks(seconds: float) -> int:
     return round(seconds * _TICKS_A_SECOND)
 
 
-class _Encoder:
-    """One H.264 MP4 being written; a context manager."""
+class VideoEncoder:
+    """One H.264 MP4 being written; a context manager.
+
+    Args:
+        path: The file.
+        like: uint8 ``(H, W, 3)``, a picture of the size to come.
+        rate: Frames a second, about.
+        time_base: Seconds a tick.
+        num_threads: Of the encoder; 0 leaves it to the encoder.
+        fragmented: Write pieces of about a second, each with its own index, as soon as they are there: the file
+            plays up to the last of them whenever the writing ends.
+    """
 
     def __init__(
-        self, path: Path, like: np.ndarray, *, rate: Fraction, time_base: Fraction, num_threads: int = 0
+        self,
+        path: Path,
+        like: np.ndarray,
+        *,
+        rate: Fraction,
+        time_base: Fraction,
+        num_threads: int = 0,
+        fragmented: bool = False,
     ) -> None:
         height, width = like.shape[:2]
-        self._container = av.open(str(path), "w", format="mp4")
-        self._stream = self._container.add_stream("libx264", rate=rate, options=_X264_OPTIONS)
+        pieces = _FRAGMENTS if fragmented else {}
+        options = {**_X264_OPTIONS, **({"tune": "zerolatency", "g": str(round(rate))} if fragmented else {})}
+        self._container = av.open(str(path), "w", format="mp4", options=pieces)
+        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         context = self._stream.codec_context
@@ -218,7 +249,7 @@ class _Encoder:
         self._last_ticks = -1
         self._reformatter = VideoReformatter()
 
-    def __enter__(self) -> _Encoder:
+    def __enter__(self) -> VideoEncoder:
         return self
 
     def add(self, pixels: np.ndarray, *, ticks: int) -> None:
@@ -282,7 +313,7 @@ def _draw_lines(lines: Sequence[str], *, width: int, height: int) -> np.ndarray:
     picture = Image.new("L", (width, min(height, row * len(lines) + 2 * pad)))
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        shown = _shorten(line, font, width=width - 2 * pad)
+        shown = shortened(line, font, width=width - 2 * pad)
         draw.text(((width - font.getlength(shown)) / 2, pad + number * row), shown, fill=255, font=font)
     return np.asarray(picture, np.float32)[:, :, None] / 255
 
@@ -291,20 +322,21 @@ def _fitting_font(lines: Iterable[str], *, width: int, height: int) -> ImageFont
     largest = int(np.clip(round(height * _FONT_FRACTION), _LEAST_FONT, _LARGEST_FONT))
     longest = max(lines, key=len)
     for size in range(largest, _SMALLEST_FONT, -1):
-        font = _font(size)
+        font = caption_font(size)
         if font.getlength(longest) <= width:
             return font
-    return _font(_SMALLEST_FONT)
+    return caption_font(_SMALLEST_FONT)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib carries: Latin, Greek, Cyrillic and more."""
+def caption_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which matplotlib carries (Latin, Greek, Cyrillic and more), ``size`` pixels high."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
-def _shorten(line: str, font: ImageFont.FreeTypeFont, *, width: int) -> str:
+def shortened(line: str, font: ImageFont.FreeTypeFont, *, width: int) -> str:
+    """Return a line as it is, or cut with an ellipsis to be at most ``width`` pixels long."""
     if font.getlength(line) <= width:
         return line
     kept = len(line)
