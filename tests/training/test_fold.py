@@ -6,6 +6,7 @@ import torch
 from vidette.data.cache import ClipCache
 from vidette.data.manifest import read_manifest
 from vidette.data.split import SplitPlan, split_manifest
+from vidette.evaluation.reference import find_reference
 from vidette.training.fold import train_fold
 from vidette.training.recipe import RECIPES, with_options
 
@@ -47,6 +48,9 @@ def trained(manifest, folder, **options):
     lines = Lines()
     split = split_manifest(manifest, SplitPlan())
     result = train_fold(manifest, split, recipe, cache=ClipCache(), folder=folder, listener=lines, smoke=True)
+    reference = find_reference(result.classifier)
+    assert reference is not None
+    assert reference.n == len(split.validation)
     record = result.fit.history[0]
     return (record.train_loss, record.validation_loss), lines.said
 

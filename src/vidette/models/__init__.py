@@ -10,6 +10,7 @@ from typing import Any
 
 from vidette.errors import SettingError, unknown_name
 from vidette.models.base import State, VideoModel
+from vidette.models.change import ChangeCnn
 from vidette.models.cnn_rnn import CnnRnn
 from vidette.models.conv3d import Conv3dCausal, Conv3dSmall, TorchvisionVideo
 from vidette.models.frame_cnn import FrameCnn
@@ -57,6 +58,7 @@ def _torchvision(variant: str, summary: str) -> ModelKind:
 
 MODELS: Mapping[str, ModelKind] = {
     "frame_cnn": _cnn(FrameCnn, "CNN, frames averaged", uses_order=False),
+    "change": _cnn(ChangeCnn, "CNN, feature change"),
     "cnn_rnn": _cnn(partial(CnnRnn, cell="rnn"), "CNN + simple RNN"),
     "cnn_lstm": _cnn(partial(CnnRnn, cell="lstm"), "CNN + LSTM"),
     "cnn_gru": _cnn(partial(CnnRnn, cell="gru"), "CNN + GRU (default)"),

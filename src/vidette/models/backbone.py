@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -68,23 +68,53 @@ class FrameBackbone(nn.Module):
             ``keras:MobileNetV2``.
         grid: Cells along each side of the pooled map.
         in_channels: C of the pictures; 6 for a picture and its change.
+        levels: ``"top"``: the last features; ``"all"``: also those of the stages below, from a quarter of the
+            picture's size down, each pooled to the same grid.
 
     Shapes:
         ``(B, C, H, W)`` to ``(B, out_channels, grid, grid)``.
 
     Raises:
-        SettingError: timm knows no such name.
+        SettingError: timm knows no such name, or the network does not show its stages.
     """
 
-    def __init__(self, name: str, *, grid: int = 2, in_channels: int = 3) -> None:
+    def __init__(
+        self, name: str, *, grid: int = 2, in_channels: int = 3, levels: Literal["top", "all"] = "top"
+    ) -> None:
         super().__init__()
         self.name = name
         self.in_channels = in_channels
         self.net, self.out_channels = _build_network(name, in_channels)
         self.pool = GridPool(grid)
+        self.levels = levels
+        self._stages: list[int] = []
+        if levels == "all":
+            self._stages, self.out_channels = _lower_stages(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.net(x))
+        if not self._stages:
+            return self.pool(self.net(x))
+        top, stages = cast(Any, self.net).forward_intermediates(x, indices=self._stages)
+        return torch.cat([self.pool(top), *(self.pool(stage) for stage in stages)], dim=1)
+
+
+def _lower_stages(backbone: FrameBackbone) -> tuple[list[int], int]:
+    """Return a timm network's stages from a quarter of the size to below the top, and channels in all."""
+    net, facts = cast(Any, backbone.net), getattr(backbone.net, "feature_info", None)
+    if facts is None or not hasattr(net, "forward_intermediates"):
+        raise SettingError(
+            f"backbone {backbone.name!r} does not show its stages; use levels 'top' or a timm CNN"
+        )
+    numbers = [number for number, fact in enumerate(facts) if fact["reduction"] >= 4]
+    is_training = net.training
+    with torch.no_grad():
+        top, stages = net.eval().forward_intermediates(
+            torch.zeros(1, backbone.in_channels, 64, 64), indices=numbers
+        )
+    net.train(is_training)
+    if stages[-1].shape == top.shape:
+        numbers, stages = numbers[:-1], stages[:-1]
+    return numbers, sum(int(level.shape[1]) for level in (top, *stages))
 
 
 def _build_network(name: str, in_channels: int) -> tuple[nn.Module, int]:

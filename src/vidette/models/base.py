@@ -25,6 +25,17 @@ class Head(nn.Module):
     needs_whole_clip: str | None = "its filters see several frames at once"
     """Why there is no step; None where there is one."""
 
+    def summary(self, features: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return what is made of features ``(N, T, ...)`` without weights, ``(N, S)``; None: nothing.
+
+        Training on a frozen backbone keeps it instead of the features, which are many times larger.
+        """
+        return None
+
+    def of_summary(self, summary: Tensor) -> Tensor:
+        """Finish what :meth:`summary` began: ``(N, S)`` to logits ``(N, K)``."""
+        raise NotImplementedError
+
     def initial_state(self, batch: int) -> State:
         """Return the state of ``batch`` streams of which nothing has been seen."""
         raise NotImplementedError

@@ -9,22 +9,25 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidette.classifier.classifier import Classifier
 from vidette.data.cache import ClipCache
 from vidette.data.manifest import Manifest
-from vidette.errors import ClassifierError, OutputExistsError, SettingError
+from vidette.errors import ClassifierError, InputMismatchError, OutputExistsError, SettingError
+from vidette.training.choice import ChosenModels, ScoreName, choose_in_folds
 from vidette.training.cross_validation import FoldsBy
 from vidette.training.fold import Listener
+from vidette.training.fold_answers import read_folds
 from vidette.training.recipe import Recipe, read_recipe
 from vidette.training.run import SilentListener, read_source, train
 from vidette.video.clip import Clip
@@ -33,6 +36,8 @@ __all__ = ["ComparedModel", "Comparison", "compare"]
 
 _REPEATS = 7
 _PLAN = "plan.json"
+_HONEST_FOLDS = Path("folds", "honest")
+_CHOSEN = "chosen"
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,21 @@ class Comparison:
             ``comparison.png``.
         scored_on: The clips that the scores are of.
         rows: In the order asked for.
+        chosen: What choosing the model by validation in each fold comes to; None without folds.
     """
 
     folder: Path
     scored_on: str
     rows: tuple[ComparedModel, ...]
+    chosen: ChosenModels | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"scored_on": self.scored_on, "models": [asdict(row) for row in self.rows]}
+        return {
+            "scored_on": self.scored_on,
+            "models": [asdict(row) for row in self.rows],
+            "chosen": self.chosen.to_dict() if self.chosen else None,
+        }
 
 
 def compare(
@@ -106,7 +117,8 @@ def compare(
     """Train and score several models on the same split, or the same folds, of the same clips.
 
     A run that is finished is not trained again, and one that was interrupted goes on; so a model can be added
-    to a comparison later.
+    to a comparison later. With folds, the model that validates best in each fold gives that fold's answers too:
+    the score of the choice. It goes by ``select_by`` of the recipes; by the validation loss where they differ.
 
     Args:
         source: Labelled clips, as for training.
@@ -127,11 +139,14 @@ def compare(
     cache = cache or ClipCache()
     _check_recipes(recipes)
     manifest = read_source(source, next(iter(recipes.values())))
-    _open_folder(out, _plan(manifest, recipes, folds), overwrite=overwrite)
+    _open_folder(out, _plan(manifest, recipes, folds, smoke=smoke), overwrite=overwrite)
     rows: list[ComparedModel] = []
     for name, recipe in recipes.items():
         folder = out / name
         reused = _is_finished(folder, recipe)
+        if reused and folds and not _has_all_folds(folder):
+            listener.say(f"{name}: finished before, but the answers of its folds were not kept: once more")
+            reused = False
         listener.say(f"{name}: {'finished before' if reused else 'training'}")
         if not reused:
             resume = (folder / "recipe.toml").is_file() and read_recipe(folder / "recipe.toml") == recipe
@@ -148,9 +163,10 @@ def compare(
             )
         rows.append(_row(name, folder, reused=reused))
     scored_on = f"all {len(manifest)} clips, by folds ({folds})" if folds else f"{rows[0].n} test clips"
-    comparison = Comparison(out, scored_on, tuple(rows))
+    chosen = _choose(out, recipes, listener) if folds else None
+    comparison = Comparison(out, scored_on, tuple(rows), chosen)
     (out / "comparison.json").write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
-    (out / "comparison.csv").write_text(_table(rows), encoding="utf-8")
+    (out / "comparison.csv").write_text(_table(comparison), encoding="utf-8")
     (out / "comparison.png").write_bytes(_picture(comparison))
     return comparison
 
@@ -168,7 +184,19 @@ def _check_recipes(recipes: Mapping[str, Recipe]) -> None:
         )
 
 
-def _plan(manifest: Manifest, recipes: Mapping[str, Recipe], folds: FoldsBy | int | None) -> dict[str, Any]:
+def _choose(out: Path, recipes: Mapping[str, Recipe], listener: Listener) -> ChosenModels | None:
+    criteria = {recipe.train.select_by for recipe in recipes.values()}
+    by: ScoreName = criteria.pop() if len(criteria) == 1 else "validation_loss"
+    try:
+        return choose_in_folds({name: read_folds(out / name / _HONEST_FOLDS) for name in recipes}, by=by)
+    except InputMismatchError as error:
+        listener.say(f"warning: {error}")
+        return None
+
+
+def _plan(
+    manifest: Manifest, recipes: Mapping[str, Recipe], folds: FoldsBy | int | None, *, smoke: bool
+) -> dict[str, Any]:
     """Return what must be the same for every run of a comparison."""
     recipe = next(iter(recipes.values()))
     clips = [(c.name, c.label, c.group, c.split, c.fold) for c in manifest.clips]
@@ -177,6 +205,7 @@ def _plan(manifest: Manifest, recipes: Mapping[str, Recipe], folds: FoldsBy | in
         "split": asdict(recipe.split),
         "seed": recipe.train.seed,
         "folds": folds,
+        **({"smoke": True} if smoke else {}),
     }
 
 
@@ -185,7 +214,8 @@ def _open_folder(out: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
     if out.exists() and not path.is_file() and (out.is_file() or any(out.iterdir())):
         raise OutputExistsError(f"{out} exists and is no comparison; choose another --out")
     if path.is_file():
-        different = [name for name, value in plan.items() if _read_json(path).get(name) != value]
+        there = _read_json(path)
+        different = [name for name in {**plan, **there} if there.get(name) != plan.get(name)]
         if different and not overwrite:
             raise OutputExistsError(
                 f"{out} holds a comparison of something else ({', '.join(different)} differ); choose another"
@@ -209,22 +239,22 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
     return all((folder / name).is_file() for name in wanted) and read_recipe(folder / "recipe.toml") == recipe
 
 
+def _has_all_folds(folder: Path) -> bool:
+    """Tell whether the run keeps an answer to each clip that it was cross-validated on."""
+    crossed = _read_json(folder / "evaluation.json")["cross_validation"]
+    answered = sum(len(fold.test.names) for fold in read_folds(folder / _HONEST_FOLDS))
+    return crossed is not None and answered == crossed["metrics"]["n"]
+
+
 def _row(name: str, folder: Path, *, reused: bool) -> ComparedModel:
     results = _read_json(folder / "evaluation.json")
     crossed, consistency = results["cross_validation"], results["test"]["consistency"]
     metrics = (crossed or results["test"])["metrics"]
     classifier = Classifier.load(folder)
-    (low, high), (auc_low, auc_high) = metrics["accuracy_interval"], metrics["auc_interval"]
     clip_ms, frame_ms = _milliseconds(classifier)
     return ComparedModel(
         model=name,
-        n=metrics["n"],
-        accuracy=metrics["accuracy"],
-        accuracy_low=low,
-        accuracy_high=high,
-        auc=metrics["auc"],
-        auc_low=auc_low,
-        auc_high=auc_high,
+        **_scores(metrics),
         frame_accuracy=consistency and consistency["frame_accuracy"],
         order_gap=consistency and consistency["order_gap"],
         parameters=sum(p.numel() for p in classifier.model.parameters()),
@@ -234,6 +264,13 @@ def _row(name: str, folder: Path, *, reused: bool) -> ComparedModel:
         reused=reused,
         folder=str(folder),
     )
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a row that say how good, from those of ``Metrics.to_dict``."""
+    (low, high), (auc_low, auc_high) = metrics["accuracy_interval"], metrics["auc_interval"]
+    of_metrics = {name: metrics[name] for name in ("n", "accuracy", "auc")}
+    return of_metrics | {"accuracy_low": low, "accuracy_high": high, "auc_low": auc_low, "auc_high": auc_high}
 
 
 def _gflops(classifier: Classifier) -> float:
@@ -269,24 +306,26 @@ def _median_ms(work: Callable[[], object]) -> float:
     return 1000 * statistics.median(seconds)
 
 
-def _table(rows: Sequence[ComparedModel]) -> str:
+def _table(comparison: Comparison) -> str:
+    """Return CSV: a row a model, and one that has no cost of its own for the models chosen in the folds."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
+    writer = csv.DictWriter(text, list(asdict(comparison.rows[0])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(asdict(row) for row in comparison.rows)
+    if comparison.chosen:
+        writer.writerow({"model": _CHOSEN, **_scores(comparison.chosen.metrics.to_dict())})
     return text.getvalue()
 
 
 def _picture(comparison: Comparison) -> bytes:
     """Return a PNG: accuracy with interval beside single frames, and accuracy against time."""
-    rows = comparison.rows
-    figure = Figure(figsize=(11, 1.6 + 0.45 * len(rows)), layout="constrained")
+    rows, chosen = comparison.rows, comparison.chosen
+    names = [*(row.model for row in rows), *([_CHOSEN] if chosen else [])]
+    figure = Figure(figsize=(11, 1.6 + 0.45 * len(names)), layout="constrained")
     scores, cost = figure.subplots(1, 2)
     for place, row in enumerate(rows):
         middle = row.accuracy or 0.0
-        low, high = row.accuracy_low or middle, row.accuracy_high or middle
-        scores.barh(place, middle, color="#1f6feb", height=0.6, label="whole clip" if place == 0 else None)
-        scores.plot([low, high], [place, place], color="#0b2a5b", linewidth=2)
+        _bar(scores, place, middle, (row.accuracy_low, row.accuracy_high))
         if row.frame_accuracy is not None:
             scores.plot(
                 row.frame_accuracy,
@@ -298,7 +337,10 @@ def _picture(comparison: Comparison) -> bytes:
             )
         cost.plot(row.clip_ms, middle, marker="o", color="#1f6feb", linestyle="none")
         cost.annotate(row.model, (row.clip_ms, middle), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    scores.set_yticks(range(len(rows)), [row.model for row in rows])
+    if chosen:
+        values = _scores(chosen.metrics.to_dict())
+        _bar(scores, len(rows), values["accuracy"] or 0.0, (values["accuracy_low"], values["accuracy_high"]))
+    scores.set_yticks(range(len(names)), names)
     scores.invert_yaxis()
     scores.set(xlim=(0, 1), xlabel=f"accuracy, 95 % interval; {comparison.scored_on}")
     scores.legend(frameon=False, fontsize=8, loc="lower right")
@@ -308,3 +350,8 @@ def _picture(comparison: Comparison) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()
+
+
+def _bar(axis: Axes, place: int, middle: float, ends: tuple[float | None, float | None]) -> None:
+    axis.barh(place, middle, color="#1f6feb", height=0.6, label="whole clip" if place == 0 else None)
+    axis.plot([ends[0] or middle, ends[1] or middle], [place, place], color="#0b2a5b", linewidth=2)

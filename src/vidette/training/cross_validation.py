@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from vidette.data.cache import ClipCache, expand_windows
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.data.split import Split, make_folds
 from vidette.evaluation.metrics import Metrics, Predictions, measure
 from vidette.training.fold import Listener, Trained, train_fold
+from vidette.training.fold_answers import FoldAnswers, pool, write_fold
 from vidette.training.loop import EpochRecord
 from vidette.training.recipe import Recipe
 
@@ -94,7 +94,7 @@ def cross_validate(
         recipe: What to train and how.
         by: The manifest's fold column, one fold a group, or a number of folds.
         cache: The decoded clips.
-        folder: Where each fold's checkpoint and ``metrics.jsonl`` go.
+        folder: Where each fold's checkpoint, ``metrics.jsonl`` and ``answers.json`` go.
         listener: Told how far the work is.
         smoke: One batch of each stage, two folds.
         resume: Go on from the folds' checkpoints.
@@ -140,33 +140,40 @@ def _pool(
     smoke: bool,
     resume: bool,
 ) -> Predictions:
-    indices: list[int] = []
-    logits: list[np.ndarray] = []
+    tests: list[Predictions] = []
     for number, split in enumerate(splits):
         place = folder / f"fold-{number}"
         place.mkdir(parents=True, exist_ok=True)
         trained = train_fold(
             manifest, split, recipe, cache=cache, folder=place, listener=listener, resume=resume, smoke=smoke
         )
-        indices += split.test
-        logits += [_clip_logits(trained, manifest.clips[i], cache) for i in split.test]
+        answers = _answers(manifest, split, trained, cache)
+        write_fold(answers, place)
+        tests.append(answers.test)
         listener.progress(f"folds ({folder.name})", number + 1, len(splits))
+    return pool(tests)
+
+
+def _answers(manifest: Manifest, split: Split, trained: Trained, cache: ClipCache) -> FoldAnswers:
     position = {name: k for k, name in enumerate(manifest.classes)}
-    return Predictions(
+    test = Predictions(
         classes=manifest.classes,
-        labels=np.array([position[manifest.clips[i].label] for i in indices], dtype=np.int64),
-        logits=np.stack(logits),
-        groups=tuple(manifest.group_of(i) for i in indices),
-        names=tuple(manifest.clips[i].name for i in indices),
+        labels=np.array([position[manifest.clips[i].label] for i in split.test], dtype=np.int64),
+        logits=np.stack([_clip_logits(trained, manifest.clips[i], cache) for i in split.test]),
+        groups=tuple(manifest.group_of(i) for i in split.test),
+        names=tuple(manifest.clips[i].name for i in split.test),
     )
+    chosen_by = trained.validation
+    scaled = replace(chosen_by, logits=chosen_by.logits / trained.classifier.temperature)
+    return FoldAnswers(split.name, scaled, test)
 
 
 def _clip_logits(trained: Trained, clip: LabelledClip, cache: ClipCache) -> np.ndarray:
     """Return a test clip's logits ``(K,)``, the mean over its windows, on the scale of its probabilities."""
     classifier = trained.classifier
     windows = expand_windows([clip], classifier.spec)
-    features_of: Callable[[LabelledClip], torch.Tensor] = trained.features or (
-        lambda window: classifier.features([cache.load(window, classifier.spec)])[0]
-    )
-    features = torch.stack([features_of(window) for window in windows])
-    return classifier.logits_of_features(features).mean(axis=0) / classifier.temperature
+    if trained.features is not None:
+        logits = trained.features.logits(windows)
+    else:
+        logits = classifier.logits([cache.load(window, classifier.spec) for window in windows])
+    return logits.mean(axis=0) / classifier.temperature

@@ -7,15 +7,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidette.classifier.onnx import export_onnx
 from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
 from vidette.data.cache import ClipCache, clip_key
 from vidette.data.manifest import LabelledClip
 from vidette.data.store import ArrayStore
-from vidette.models.base import FrameModel
+from vidette.models.base import FrameModel, Head
 from vidette.video.clip import ClipSpec
 from vidette.video.transforms import clip_tensor
 
@@ -24,6 +25,9 @@ __all__ = ["FeatureDataset", "FeatureStore"]
 
 class FeatureStore:
     """Features ``(T, D, g, g)`` of clips under one backbone and one spec, on disk.
+
+    Where the model's head begins with something that has no weights (:meth:`Head.summary`), that is kept
+    instead, and of the features their mean over the picture.
 
     Args:
         model: Whose backbone looks at the frames; its weights are part of the key.
@@ -52,7 +56,7 @@ class FeatureStore:
             scorer = self._scorer(Path(scratch))
             for done, (clip, key) in enumerate(missing, start=1):
                 x = clip_tensor([self.cache.load(clip, self.spec)], self.spec)
-                self.store.save(key, [scorer(x)[0].cpu().numpy()])
+                self.store.save(key, self._kept(scorer(x)))
                 if on_progress:
                     on_progress(done, len(missing))
         return len(missing)
@@ -64,14 +68,57 @@ class FeatureStore:
         example = torch.rand(2, 3, self.spec.height, self.spec.width)
         return OnnxFrames(export_onnx(backbone, scratch / "backbone.onnx", example=example))
 
+    def _kept(self, features: Tensor) -> list[np.ndarray]:
+        """Return what is kept of one clip's features ``(1, T, D, g, g)``."""
+        with torch.no_grad():
+            summary = self.model.head.summary(features)
+        if summary is None:
+            return [features[0].cpu().numpy()]
+        return [summary[0].cpu().numpy(), features[0].flatten(-2).mean(-1).cpu().numpy()]
+
+    @property
+    def learner(self) -> nn.Module:
+        """What learns from :meth:`load`'s answers: the head, or what follows its summary."""
+        return AfterSummary(self.model.head) if summarises(self.model.head) else self.model.head
+
+    def logits(self, clips: Sequence[LabelledClip]) -> np.ndarray:
+        """Return the logits of clips, float32 ``(N, K)``, by the head as it is now."""
+        kept = torch.stack([self.load(clip) for clip in clips])
+        learner = self.learner.eval()
+        with torch.no_grad():
+            return learner(kept.to(next(learner.parameters()).device)).float().cpu().numpy()
+
+    def load_frames(self, clip: LabelledClip) -> Tensor:
+        """Return one clip's features, ``(T, D, g, g)``; averaged, ``(T, D)``, where a summary is kept."""
+        return self._load(clip)[-1]
+
     def load(self, clip: LabelledClip) -> Tensor:
-        """Return one clip's features, ``(T, D, g, g)``, computing them if they are not there."""
+        """Return what the head learns from: a clip's features ``(T, D, g, g)``, or their summary ``(S,)``."""
+        return self._load(clip)[0]
+
+    def _load(self, clip: LabelledClip) -> list[Tensor]:
         key = clip_key(clip, self.spec, memo=self.cache.memo)
         arrays = self.store.load(key)
         while arrays is None:
             self.prepare([clip])
             arrays = self.store.load(key)
-        return torch.from_numpy(arrays[0])
+        return [torch.from_numpy(array) for array in arrays]
+
+
+class AfterSummary(nn.Module):
+    """What follows a head's summary: ``(N, S)`` to logits ``(N, K)``, with the head's own weights."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, summary: Tensor) -> Tensor:
+        return self.head.of_summary(summary)
+
+
+def summarises(head: Head) -> bool:
+    """Tell whether a head begins with something that has no weights."""
+    return type(head).summary is not Head.summary
 
 
 def _backbone_key(model: FrameModel, spec: ClipSpec) -> str:
@@ -81,11 +128,15 @@ def _backbone_key(model: FrameModel, spec: ClipSpec) -> str:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     pool = getattr(model.backbone, "pool", None)
     digest.update(str(getattr(pool, "grid", 0)).encode())
+    if getattr(model.backbone, "levels", "top") != "top":
+        digest.update(b"all levels")
+    if summarises(model.head):
+        digest.update(type(model.head).__name__.encode())
     return digest.hexdigest()[:20]
 
 
 class FeatureDataset:
-    """Stored features with their labels: items ``(float32 (T, D, g, g), label)``."""
+    """Stored features, or summaries, with their labels: items ``(float32 (T, D, g, g) or (S,), label)``."""
 
     def __init__(self, clips: Sequence[LabelledClip], class_names: Sequence[str], store: FeatureStore) -> None:
         number = {name: i for i, name in enumerate(class_names)}

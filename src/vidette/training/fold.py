@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,10 @@ from vidette.data.dataset import ClipDataset
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.data.split import Split
 from vidette.errors import SettingError
+from vidette.evaluation.abstain import fit_abstaining
 from vidette.evaluation.calibration import fit_temperature
+from vidette.evaluation.metrics import Predictions
+from vidette.evaluation.reference import MOST_CLIPS, reference_statistics
 from vidette.models import VideoModel, build_model, model_kind, model_options
 from vidette.models.backbone import PACKAGED_BACKBONE, imagenet_channel_order
 from vidette.models.base import FrameModel
@@ -55,12 +59,14 @@ class Trained:
     Attributes:
         classifier: With the weights that were best on validation, calibrated there.
         fit: The course of training.
-        features: Per-frame features of a clip under the frozen backbone, or None where it was fine-tuned.
+        validation: Its answers to the validation clips; a clip's windows are averaged.
+        features: Of clips under the frozen backbone; None where it was fine-tuned.
     """
 
     classifier: Classifier
     fit: FitResult
-    features: Callable[[LabelledClip], Tensor] | None
+    validation: Predictions
+    features: FeatureStore | None
 
 
 def recipe_spec(recipe: Recipe) -> ClipSpec:
@@ -196,7 +202,13 @@ def train_fold(
         temperature=_temperature(result),
         training_statistics=_statistics(training, result),
     )
-    return Trained(classifier, result, features.load if features else None)
+    answers = _validation_answers(validation, result, manifest.classes)
+    classifier.training_statistics = {
+        **classifier.training_statistics,
+        "abstaining": _abstaining(answers, classifier.temperature),
+        "reference": _reference(classifier, validation or training, cache, features),
+    }
+    return Trained(classifier, result, answers, features)
 
 
 def _say_foreseen(seconds: float, listener: Listener) -> None:
@@ -228,7 +240,7 @@ def _inputs(
     """Return what learns, how a batch becomes its input, and the two data sets."""
     if features is not None:
         data = FeatureDataset(training, classes, features), FeatureDataset(validation, classes, features)
-        return model.head, lambda batch: batch, data
+        return features.learner, lambda batch: batch, data
     settings = recipe.augment
     augmentation = Augmentation(**{field.name: getattr(settings, field.name) for field in fields(Augmentation)})
     seed = recipe.train.seed
@@ -249,6 +261,45 @@ def _spans(manifest: Manifest, split: Split, spec: ClipSpec, cache: ClipCache) -
 
 def _temperature(result: FitResult) -> float:
     return fit_temperature(result.validation_logits.numpy(), result.validation_labels.numpy())
+
+
+def _validation_answers(
+    validation: Sequence[LabelledClip], result: FitResult, classes: tuple[str, ...]
+) -> Predictions:
+    rows: dict[str, list[int]] = {}
+    answered = validation[: len(result.validation_labels)]
+    for row, clip in enumerate(answered):
+        rows.setdefault(clip.part_of or clip.name, []).append(row)
+    logits, first = result.validation_logits.double(), [members[0] for members in rows.values()]
+    return Predictions(
+        classes=classes,
+        labels=result.validation_labels[first].numpy(),
+        logits=np.array([logits[members].mean(dim=0).numpy() for members in rows.values()]),
+        groups=tuple(answered[row].group or answered[row].path.as_posix() for row in first),
+        names=tuple(rows),
+    )
+
+
+def _abstaining(answers: Predictions, temperature: float) -> dict[str, Any]:
+    """Return thresholds for abstaining with the risk that they promise."""
+    made = fit_abstaining(answers.logits, answers.labels, temperature=temperature, groups=answers.groups)
+    return made.to_dict()
+
+
+def _reference(
+    classifier: Classifier, clips: Sequence[LabelledClip], cache: ClipCache, features: FeatureStore | None
+) -> dict[str, Any]:
+    """Return how pictures, features and answers are on clips spread evenly over those given."""
+    steps = torch.linspace(0, len(clips) - 1, min(len(clips), MOST_CLIPS)).round().long().tolist()
+    chosen = [clips[i] for i in steps]
+    measured = reference_statistics(
+        classifier,
+        (cache.load(clip, classifier.spec) for clip in chosen),
+        known=((features.load_frames(clip), features.logits([clip])[0]) for clip in chosen)
+        if features
+        else None,
+    )
+    return measured.to_dict()
 
 
 def _statistics(training: Sequence[LabelledClip], result: FitResult) -> dict[str, Any]:

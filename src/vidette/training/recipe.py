@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from vidette.errors import SettingError, unknown_name
+from vidette.video.clip import Resize
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,7 +69,10 @@ class ClipSettings:
         _about("whole: frames spread over the clip; window: at --fps, a fixed span."),
     ] = "whole"
     fps: Annotated[float | None, _about("Frames a second of --sampling window.", gt=0)] = None
-    resize: Annotated[Literal["stretch", "crop", "pad"], _about("How a picture comes to the size.")] = "stretch"
+    resize: Annotated[
+        Resize,
+        _about("How a picture comes to the size; motion: cut around what moves, one crop a clip."),
+    ] = "stretch"
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -88,6 +92,9 @@ class ModelSettings:
         _about("What the model reads: pictures, their change since the frame before, or both."),
     ] = None
     grid: Annotated[int | None, _about("Cells along each side of the pooled feature map.", ge=1, le=16)] = None
+    levels: Annotated[
+        Literal["top", "all"] | None, _about("Features of the backbone's last stage, or of those below too.")
+    ] = None
     hidden: Annotated[int | None, _about("Size of the recurrent state, or of a transformer's token.", ge=1)] = (
         None
     )
@@ -257,6 +264,19 @@ RECIPES: Mapping[str, Recipe] = {
         model=ModelSettings(backbone="small", weights="none", frozen=False, grid=4),
         train=TrainSettings(
             epochs=20, batch_size=32, learning_rate=3e-3, backbone_rate_factor=1.0, early_stopping=0
+        ),
+    ),
+    "change": Recipe(
+        clip=ClipSettings(num_frames=32, size=320),
+        model=ModelSettings(model="change", levels="all", grid=10),
+        train=TrainSettings(
+            epochs=60,
+            batch_size=32,
+            optimizer="sgd",
+            weight_decay=0.04,
+            label_smoothing=0.0,
+            early_stopping=0,
+            gradient_clip=0.0,
         ),
     ),
     "resnet18-rnn": Recipe(
