@@ -12,17 +12,21 @@ from rich.console import Console
 
 from vidette.cli_audit import audit
 from vidette.cli_compare import compare
+from vidette.cli_concat import concat
 from vidette.cli_data import export, prepare
+from vidette.cli_diagnose import diagnose
+from vidette.cli_evaluate import evaluate
+from vidette.cli_explain import explain
 from vidette.cli_import import import_model
 from vidette.cli_options import (
     folds_option,
     given_options,
     layout_options,
-    read_source,
     takes_recipe_options,
     takes_source_options,
 )
 from vidette.cli_stream import stream as stream_command
+from vidette.cli_tune import tune_decision
 from vidette.errors import SettingError, VideoError, VidetteError
 
 if TYPE_CHECKING:
@@ -43,10 +47,15 @@ _out = Console()
 
 app.command(name="compare")(compare)
 app.command(name="audit")(audit)
+app.command(name="diagnose")(diagnose)
 app.command(name="prepare")(prepare)
 app.command(name="export")(export)
 app.command(name="import")(import_model)
 app.command(name="stream")(stream_command)
+app.command(name="explain")(explain)
+app.command(name="tune-decision")(tune_decision)
+app.command(name="evaluate")(evaluate)
+app.command(name="concat")(concat)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -126,78 +135,6 @@ def train(
     _print_warnings(run.evaluation)
     _out.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     _out.print(f"classifier: {folder / 'classifier'}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-@takes_source_options
-def evaluate(
-    classifier: Annotated[Path, typer.Argument(help="A run folder, a classifier folder, or 'imagenet'.")],
-    source: Annotated[
-        Path | None,
-        typer.Argument(help="Folder or CSV of labelled clips; the run's held-out clips by default."),
-    ] = None,
-    *,
-    report: Annotated[Path | None, typer.Option(help="Also write a report, a new HTML file.")] = None,
-    on_damage: Annotated[
-        Literal["raise", "skip"], typer.Option(help="A damaged file: stop, or leave it out and say so.")
-    ] = "raise",
-    runtime: RuntimeName = "auto",
-    device: Device = "cpu",
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    **options: Any,
-) -> None:
-    """Score a classifier on clips it has not seen, with intervals."""
-    from vidette.classifier.classifier import Classifier
-    from vidette.cli_view import consistency_table, metrics_table, progress_bar
-    from vidette.data.cache import ClipCache
-    from vidette.evaluation.run import evaluate as evaluate_clips
-    from vidette.training.run import read_run
-
-    _check_report(report, overwrite=overwrite)
-    loaded = Classifier.load(classifier, runtime=runtime, device=device)
-    if source is None:
-        clips, name = read_run(classifier)[2], "test"
-    else:
-        manifest = read_source(source, options)
-        clips, name = manifest.clips, str(source)
-    with progress_bar(_err, "testing") as on_progress:
-        result = evaluate_clips(
-            loaded, clips, cache=ClipCache(), split_name=name, on_damage=on_damage, on_progress=on_progress
-        )
-    if report:
-        _write_evaluation_report(report, loaded, result)
-    if as_json:
-        _print_json(result.to_dict())
-        return
-    _out.print(metrics_table([(name, result.metrics)]))
-    if result.consistency:
-        _out.print(consistency_table(result.consistency))
-    for line in result.consistency.reading() if result.consistency else ():
-        _out.print(line, markup=False, highlight=False)
-    _print_warnings(result)
-
-
-def _check_report(report: Path | None, *, overwrite: bool) -> None:
-    from vidette.errors import OutputExistsError
-
-    if report and report.exists() and not overwrite:
-        raise OutputExistsError(f"{report} exists; choose another --report, or replace it with --overwrite")
-
-
-def _write_evaluation_report(path: Path, classifier: Any, result: Evaluation) -> None:
-    from vidette.data.cache import ClipCache, expand_windows
-    from vidette.evaluation.report import write_report
-
-    cache = ClipCache()
-    write_report(
-        path,
-        title=f"{classifier.model_name} on {result.split_name}",
-        evaluation=result,
-        classifier_facts={"model": classifier.model_name, "input": repr(classifier.spec)},
-        frames_of=lambda i: cache.load(expand_windows([result.clips[i]], classifier.spec)[0], classifier.spec),
-    )
-    _err.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from vidette.cli_options import read_source, takes_source_options
+from vidette.video.clip import Resize
 
 if TYPE_CHECKING:
     from vidette.data.prepared import Prepared
@@ -38,7 +39,12 @@ def prepare(
     ] = None,
     size: Annotated[int, typer.Option(help="Height and width in pixels.", min=8, max=4096)] = 224,
     resize: Annotated[
-        Literal["stretch", "crop", "pad"], typer.Option(help="How a picture comes to the size.")
+        Resize,
+        typer.Option(
+            "--resize",
+            "--crop",
+            help="How a picture comes to the size; motion: kept whole and larger, to be cut around what moves.",
+        ),
     ] = "stretch",
     encoding: Annotated[
         Literal["jpeg", "raw"],

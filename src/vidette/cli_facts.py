@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidette.classifier.classifier import Classifier
 from vidette.data.layouts import LayoutOptions, read_layout
 from vidette.errors import VidetteError
+from vidette.evaluation.reference import find_reference
 from vidette.models import MODELS, VideoModel, build_model, model_options
 from vidette.video.reader import probe
 
@@ -61,6 +62,9 @@ def _classifier_facts(path: Path) -> dict[str, Any]:
     if classifier.spec.trained_spans:
         facts["trained spans (s)"] = dataclasses.asdict(classifier.spec.trained_spans)
     facts.update(classifier.training_statistics)
+    reference = find_reference(classifier)
+    if reference is not None:
+        facts["reference"] = repr(reference)  # thousands of numbers
     results = path / "evaluation.json"
     if results.is_file():
         try:

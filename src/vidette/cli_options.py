@@ -25,6 +25,7 @@ __all__ = [
     "read_source",
     "takes_recipe_options",
     "takes_source_options",
+    "with_parameters",
 ]
 
 _TITLES = {
@@ -36,6 +37,8 @@ _TITLES = {
     "train": "Training",
 }
 
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {"resize": ("--crop",)}
+"""Options that go by another name too: `--crop motion` is `--resize motion`."""
 
 _SOURCE_OPTIONS: Mapping[str, tuple[Any, Any]] = {
     "layout": (
@@ -52,7 +55,6 @@ _SOURCE_OPTIONS: Mapping[str, tuple[Any, Any]] = {
     ),
     "classes_file": (Annotated[Path | None, typer.Option(help="Names of an annotation list's labels.")], None),
     "videos": (Annotated[Path | None, typer.Option(help="Folder of the videos, if elsewhere.")], None),
-    "stream": (Annotated[int, typer.Option(help="Which of a file's video streams, from 0.", min=0)], 0),
     "group_from": (
         Annotated[
             str | None,
@@ -63,13 +65,18 @@ _SOURCE_OPTIONS: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-def takes_source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command``, which takes ``**options``, the options that say how its labelled clips are laid out."""
+def takes_source_options(command: Callable[..., None], *, stream_flag: str = "--stream") -> Callable[..., None]:
+    """Give ``command``, which takes ``**options``, the options that say how its labelled clips are laid out.
+
+    ``stream_flag`` names the option that chooses one of a file's video streams.
+    """
+    chosen = Annotated[int, typer.Option(stream_flag, help="Which of a file's video streams, from 0.", min=0)]
+    given = {**_SOURCE_OPTIONS, "stream": (chosen, 0)}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _SOURCE_OPTIONS.items()
+        for name, (annotation, default) in given.items()
     ]
-    return _with_parameters(command, added)
+    return with_parameters(command, added)
 
 
 def read_source(source: Path, options: Mapping[str, Any], *, min_classes: int = 1) -> Manifest:
@@ -107,10 +114,10 @@ def takes_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     added = [
         _parameter(section, field) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)
     ]
-    return _with_parameters(command, added)
+    return with_parameters(command, added)
 
 
-def _with_parameters(command: Callable[..., None], added: Sequence[inspect.Parameter]) -> Callable[..., None]:
+def with_parameters(command: Callable[..., None], added: Sequence[inspect.Parameter]) -> Callable[..., None]:
     """Put parameters in the place of a command's ``**options``."""
     given = inspect.signature(command, eval_str=True).parameters.values()
     parameters = [*(p for p in given if p.kind is not p.VAR_KEYWORD), *added]
@@ -150,6 +157,7 @@ def _parameter(section: str, field: dataclasses.Field[Any]) -> inspect.Parameter
     flag = f"--{field.name.replace('_', '-')}"
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind in (bool, bool | None) else flag,
+        *_OTHER_NAMES.get(field.name, ()),
         help=f"{about.description} [dim]\\[{shown}][/dim]",
         rich_help_panel=_TITLES[section],
         show_default=False,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+
+from vidette.cli_tune import chosen_decision, takes_decision_options
 
 if TYPE_CHECKING:
     from vidette.streaming.records import SourceReport
@@ -18,81 +19,129 @@ _err = Console(stderr=True)
 _out = Console()
 
 
+_Classifier = Annotated[Path, typer.Argument(help="A run folder, a classifier folder, or 'imagenet'.")]
+_Sources = Annotated[
+    list[str], typer.Argument(help="Files, cameras (0 or /dev/video0), rtsp://, http:// (MJPEG, HLS), udp://.")
+]
+_Out = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Write a file by its ending: .jsonl, .csv, .srt, .vtt or .mp4 (annotated); or send events to "
+        "https://... (POST) or mqtt://USER:PASSWORD@HOST/TOPIC. Give it again for more."
+    ),
+]
+_Window = Annotated[bool, typer.Option("--window", help="Show the pictures on this machine's screen.")]
+_Realtime = Annotated[bool, typer.Option("--realtime", help="Show files at their own pace, as a camera would.")]
+_Policy = Annotated[
+    Literal["newest", "all", "block"] | None,
+    typer.Option(
+        help="A model too slow for its source: skip what is late, or let the source wait. "
+        "[dim]\\[newest for cameras, all for files][/dim]"
+    ),
+]
+_State = Annotated[
+    Literal["window", "carry", "clip"] | None,
+    typer.Option(
+        help="What an answer has seen: one to two spans, everything, or the last clip exactly. "
+        "[dim]\\[window, or clip for models without a step][/dim]"
+    ),
+]
+_Stride = Annotated[
+    float | None, typer.Option(help="Time between answers. [dim]\\[each frame, or half a clip][/dim]")
+]
+_Duration = Annotated[
+    float | None, typer.Option(help="Stop after so long. [dim]\\[at the end, or Ctrl-C][/dim]")
+]
+_GiveUp = Annotated[
+    float | None, typer.Option(help="How long to wait for a lost camera. [dim]\\[for ever][/dim]")
+]
+_Runtime = Annotated[Literal["auto", "torch", "onnx"], typer.Option(help="What runs the step of the model.")]
+_Device = Annotated[str, typer.Option(help="A torch device name, for example cpu or cuda.")]
+_Drift = Annotated[bool, typer.Option(help="Tell when pictures or answers are unlike training.")]
+_FalseAlarms = Annotated[float, typer.Option(help="Time between false alarms of drift, on average.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on standard output.")]
+
+
+@takes_decision_options
 def stream(
-    classifier: Annotated[Path, typer.Argument(help="A run folder, a classifier folder, or 'imagenet'.")],
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Files, cameras (0 or /dev/video0), rtsp://, http:// (MJPEG, HLS), udp://."),
-    ],
+    classifier: _Classifier,
+    sources: _Sources,
     *,
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Write a file by its ending: .jsonl, .csv, .srt or .vtt; give it again for more."),
-    ] = None,
-    realtime: Annotated[
-        bool, typer.Option("--realtime", help="Show files at their own pace, as a camera would.")
-    ] = False,
-    policy: Annotated[
-        Literal["newest", "all", "block"] | None,
-        typer.Option(
-            help="A model too slow for its source: skip what is late, or let the source wait. "
-            "[dim]\\[newest for cameras, all for files][/dim]"
-        ),
-    ] = None,
-    state: Annotated[
-        Literal["window", "carry", "clip"] | None,
-        typer.Option(
-            help="What an answer has seen: one to two spans, everything, or the last clip exactly. "
-            "[dim]\\[window, or clip for models without a step][/dim]"
-        ),
-    ] = None,
-    stride_seconds: Annotated[
-        float | None, typer.Option(help="Time between answers. [dim]\\[each frame, or half a clip][/dim]")
-    ] = None,
-    duration_seconds: Annotated[
-        float | None, typer.Option(help="Stop after so long. [dim]\\[at the end, or Ctrl-C][/dim]")
-    ] = None,
-    give_up_seconds: Annotated[
-        float | None, typer.Option(help="How long to wait for a lost camera. [dim]\\[for ever][/dim]")
-    ] = None,
-    runtime: Annotated[
-        Literal["auto", "torch", "onnx"], typer.Option(help="What runs the step of the model.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="A torch device name, for example cpu or cuda.")] = "cpu",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines on standard output.")] = False,
+    out: _Out = None,
+    window: _Window = False,
+    realtime: _Realtime = False,
+    policy: _Policy = None,
+    state: _State = None,
+    stride_seconds: _Stride = None,
+    duration_seconds: _Duration = None,
+    give_up_seconds: _GiveUp = None,
+    runtime: _Runtime = "auto",
+    device: _Device = "cpu",
+    drift: _Drift = True,
+    false_alarm_hours: _FalseAlarms = 24.0,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    **options: Any,
 ) -> None:
     """Answer live sources frame by frame: scores, events, and what is wrong with a source."""
     from vidette.classifier.classifier import Classifier
     from vidette.errors import SettingError, VideoError
+    from vidette.evaluation.reference import find_reference
+    from vidette.streaming.drift import DriftPolicy
     from vidette.streaming.live import new_stepper, run
-    from vidette.streaming.outputs import JsonLines, open_outputs
     from vidette.streaming.remote import Patience
     from vidette.streaming.sources import open_source
-    from vidette.streaming.view import TerminalView
+    from vidette.streaming.wanted import WantedOutputs
+    from vidette.streaming.watch import DriftWatch
 
     if duration_seconds is not None and not duration_seconds > 0:
         raise SettingError(f"--duration-seconds is {duration_seconds}; expected above 0")
     if len(set(sources)) < len(sources):
         raise SettingError("a source is named twice; give each once")
     patience = Patience(give_up_seconds=give_up_seconds)
-    opened = [open_source(address, realtime=realtime, patience=patience) for address in sources]
+    wanted = WantedOutputs(tuple(out or ()), overwrite=overwrite, window=window, as_json=as_json)
+    drifting = DriftPolicy(false_alarm_seconds=3600 * false_alarm_hours)
+    opened = [
+        open_source(address, realtime=realtime, patience=patience, pictures=wanted.shows_pictures)
+        for address in sources
+    ]
     loaded = Classifier.load(classifier, runtime=runtime, device=device)
+    decision = chosen_decision(loaded, options)
+    find_reference(loaded)  # damage is told before any output is opened
     stepper, fps = new_stepper(loaded, runtime=runtime, state=state, stride_seconds=stride_seconds)
-    outputs = open_outputs(out or [], num_sources=len(opened), overwrite=overwrite)
-    outputs.append(JsonLines(sys.stdout) if as_json else TerminalView(_out))
+    say = _err_say if as_json or not _out.is_terminal else _out_say
+    outputs = wanted.open(num_sources=len(opened), console=_out, say=say)
+    watched = outputs
+    if drift:
+        quiet = decision.quiet_labels
+        watched = [DriftWatch(loaded, outputs, policy=drifting, fps=fps, quiet_labels=quiet)]
     try:
         reports = run(
-            stepper, opened, outputs=outputs, policy=policy, fps=fps, duration_seconds=duration_seconds
+            stepper,
+            opened,
+            outputs=watched,
+            policy=policy or wanted.buffer_policy(opened),
+            decision=decision,
+            fps=fps,
+            duration_seconds=duration_seconds,
         )
     except VideoError:  # no source gave a picture, so that there is nothing to keep
-        for path in out or []:
-            path.unlink(missing_ok=True)
+        wanted.discard()
         raise
     for report, source in zip(reports, opened, strict=True):
-        _err.print(_line(report, is_live=source.is_live), markup=False, highlight=False, soft_wrap=True)
-    for path in out or []:
-        _err.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+        _err_say(_line(report, is_live=source.is_live))
+    for line in wanted.lines(outputs):
+        _err_say(line)
+
+
+def _err_say(text: str) -> None:
+    _err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _out_say(text: str) -> None:
+    """Say it above the view, which another console would write across."""
+    _out.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(report: SourceReport, *, is_live: bool) -> str:

@@ -46,6 +46,37 @@ def test_saved_and_loaded_gives_the_same_answer(name, runtime, tmp_path):
     assert np.abs(second.logits(clips(frames=8)) - first.logits(clips(frames=8))).max() <= 1e-4
 
 
+def test_a_decision_is_saved_with_it_and_without_touching_the_weights(tmp_path):
+    first = make()
+    first.save(tmp_path / "clf", onnx=False)
+    weights = (tmp_path / "clf/weights.safetensors").stat()
+    loaded = Classifier.load(tmp_path / "clf")
+    assert loaded.decision == {}
+    loaded.save_decision(tmp_path / "clf", {"enter_probability": 0.7})
+    again = Classifier.load(tmp_path / "clf")
+    assert again.decision == loaded.decision == {"enter_probability": 0.7}
+    assert again.temperature == first.temperature
+    after = (tmp_path / "clf/weights.safetensors").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (weights.st_ino, weights.st_mtime_ns)
+    assert len(list((tmp_path / "clf").iterdir())) == 2
+    again.save(tmp_path / "copy", onnx=False)
+    assert Classifier.load(tmp_path / "copy").decision == again.decision
+    with pytest.raises(ClassifierError, match="other classes"):
+        make(classes=("a", "b")).save_decision(tmp_path / "clf", {})
+
+
+def test_a_folder_without_a_decision_is_read_and_a_broken_one_is_refused(tmp_path):
+    make().save(tmp_path / "clf", onnx=False)
+    path = tmp_path / "clf/classifier.json"
+    description = json.loads(path.read_text())
+    del description["decision"]
+    path.write_text(json.dumps(description))
+    assert Classifier.load(tmp_path / "clf").decision == {}
+    path.write_text(json.dumps({**description, "decision": 3}))
+    with pytest.raises(ClassifierError, match="decision"):
+        Classifier.load(tmp_path / "clf")
+
+
 def test_features_then_head_is_the_logits():
     clf = make()
     assert np.allclose(clf.logits_of_features(clf.features(clips())), clf.logits(clips()))

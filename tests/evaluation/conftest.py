@@ -20,6 +20,8 @@ class FakeClassifier:
     looks_at: str = "order"
     classes: tuple[str, ...] = ("fall", "rise")
     temperature: float = 0.5
+    training_statistics: dict = field(default_factory=dict)
+    decision: dict = field(default_factory=dict)
     frames_seen: int = 0
     batch_sizes: list[int] = field(default_factory=list)
 

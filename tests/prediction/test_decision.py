@@ -1,5 +1,6 @@
 """Events from windows: smoothing, hysteresis, shortest length, and folding equals stepping."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from vidette.errors import InputMismatchError, SettingError
 from vidette.prediction.decision import Decider, DecisionPolicy, Timeline, Window, decide
+from vidette.prediction.smoothing import Transitions
 
 CLASSES = ("idle", "run", "wave")
 PLAIN = DecisionPolicy(smoothing="none", enter_probability=0.6, leave_probability=0.4)
@@ -171,3 +173,89 @@ def test_decider_refuses_windows_that_do_not_fit(window):
     decider.update(windows(0.5)[0])
     with pytest.raises(InputMismatchError):
         decider.update(window)
+
+
+def test_unsure_answers_say_unknown_and_begin_no_event():
+    policy = DecisionPolicy(
+        smoothing="none", enter_probability=0.3, leave_probability=0.3, abstain_probability=0.6
+    )
+    decider = Decider(CLASSES, policy)
+    assert decider.update(Window(0.0, 1.0, np.array([0.1, 0.4, 0.5]))) is None
+    assert not decider.is_known
+    assert decider.open_event is None
+    assert decider.smoothed.sum() == 0
+    decider.update(Window(1.0, 2.0, np.array([0.1, 0.2, 0.7])))
+    assert decider.is_known
+    assert decider.open_event.label == "wave"
+    ended = decider.update(Window(2.0, 3.0, np.array([0.1, 0.4, 0.5])))
+    assert (ended.label, ended.start_seconds, ended.stop_seconds) == ("wave", 1.0, 2.0)
+
+
+def test_smoothing_carries_an_event_over_one_unsure_answer():
+    policy = DecisionPolicy(
+        smoothing="mean", smoothing_seconds=3.0, enter_probability=0.6, leave_probability=0.4,
+        abstain_probability=0.6, quiet_labels=frozenset({"idle"}),
+    )  # fmt: skip
+    answers = [[0, 0, 1]] * 3 + [[0.5, 0, 0.5]] + [[0, 0, 1]] * 3
+    assert len(decide(windows(*answers), classes=CLASSES, policy=policy)) == 1
+
+
+def test_a_label_cools_down_and_goes_on_when_that_is_over():
+    policy = DecisionPolicy(smoothing="none", cool_down_seconds=2.0, quiet_labels=frozenset({"idle"}))
+    # wave in [0, 2.5), [3.5, 4.5) and [5.5, end): the second lies in the cool-down, which ends at 4.5
+    decider = Decider(CLASSES, policy)
+    told = [decider.update(w) for w in windows(0.9, 0.9, 0.0, 0.9, 0.0, 0.9, 0.9)] + [decider.finish()]
+    assert [(e.start_seconds, e.stop_seconds) for e in told if e] == [(0.0, 2.5), (5.5, 8.0)]
+    assert decider.num_cooled == 1
+    longer = DecisionPolicy(smoothing="none", cool_down_seconds=3.5, quiet_labels=frozenset({"idle"}))
+    events = decide(windows(0.9, 0.9, 0.0, 0.9, 0.9, 0.9, 0.9), classes=CLASSES, policy=longer)
+    assert [(e.start_seconds, e.stop_seconds) for e in events] == [(0.0, 2.5), (6.0, 8.0)]
+
+
+def test_other_labels_do_not_cool_down():
+    policy = DecisionPolicy(smoothing="none", cool_down_seconds=60.0, quiet_labels=frozenset({"idle"}))
+    events = decide(windows([0, 0, 1], [0, 1, 0], [0, 0, 1]), classes=CLASSES, policy=policy)
+    assert [event.label for event in events] == ["wave", "run"]
+
+
+def test_an_open_event_is_told_when_it_is_sure_to_last():
+    policy = DecisionPolicy(smoothing="none", minimum_seconds=1.5, quiet_labels=frozenset({"idle"}))
+    decider, seen = Decider(CLASSES, policy), []
+    for window in windows(0.0, 0.9, 0.9, 0.9, 0.0):
+        ended = decider.update(window)
+        seen.append(decider.open_event is not None)
+    assert seen == [False, False, False, True, False]  # begun at 1.5; sure to last 1.5 s from the third on
+    assert ended.seconds == 3.0
+
+
+HMM = DecisionPolicy(
+    smoothing="hmm", smoothing_seconds=1.0, quiet_labels=frozenset({"idle"}), enter_probability=0.5,
+    transitions=Transitions(((-0.4, 0.2, 0.2), (0.2, -0.4, 0.2), (0.2, 0.2, -0.4)), (1 / 3, 1 / 3, 1 / 3)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("smoothing", ["majority", "hmm"])
+@pytest.mark.parametrize("seed", range(3))
+def test_with_every_rule_at_once_the_past_stays_and_events_do_not_overlap(smoothing, seed):
+    policy = replace(
+        HMM, smoothing=smoothing, minimum_seconds=0.3, abstain_probability=0.4, cool_down_seconds=1.0
+    )
+    given = random_windows(80, seed=seed)
+    whole, part = (decide(some, classes=CLASSES, policy=policy) for some in (given, given[:60]))
+    assert len(whole) > 3
+    assert whole[: len(part) - 1] == part[:-1]
+    for before, after in pairwise(whole):
+        assert before.stop_seconds <= after.start_seconds
+        assert before.label != after.label or after.start_seconds - before.stop_seconds > 1 - 1e-9
+
+
+def test_a_timeline_has_its_own_policy():
+    given = windows(0.1, 0.55, 0.1)
+    low = DecisionPolicy(smoothing="none", enter_probability=0.4, quiet_labels=frozenset({"idle"}))
+    assert Timeline(given, CLASSES, replace(low, leave_probability=0.4)).events() != ()
+    assert Timeline(given, CLASSES, low).events(QUIET) == Timeline(given, CLASSES).events(QUIET) == ()
+
+
+def test_a_decider_refuses_a_policy_for_other_classes():
+    with pytest.raises(SettingError, match="rest"):
+        Decider(CLASSES, DecisionPolicy(quiet_labels=frozenset({"rest"})))

@@ -21,6 +21,7 @@ from vidette.errors import (
     UnreadableVideoError,
     VideoError,
 )
+from vidette.prediction.decision import DecisionPolicy
 from vidette.prediction.files import check_output, predict_file, predict_files, write_output
 from vidette.video.clip import ClipSpec, SpanRange
 from vidette.video.names import find_videos
@@ -41,6 +42,7 @@ class FakeClassifier:
     spec: ClipSpec
     classes: tuple[str, ...] = ("dark", "light")
     temperature: float = 2.0
+    decision: dict[str, object] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
 
     def logits(self, clips):
@@ -296,6 +298,29 @@ def test_subtitles_say_what_is_on(long_prediction, tmp_path):
     assert text.count("-->") == 2
     assert "00:00:08,000" in text
     assert "light 98 %" in text
+
+
+def test_a_classifiers_own_decision_makes_the_subtitles_and_abstains_in_the_table(tmp_path):
+    path = write(tmp_path / "long.mp4", dark=8.0, light=8.0)
+    quiet = DecisionPolicy(smoothing="none", quiet_labels=frozenset({"dark"}), abstain_probability=0.9)
+    found = predict_file(FakeClassifier(WHOLE, decision=quiet.to_dict()), path)
+    (event,) = found.timeline.events()
+    assert event.label == "light"
+    text = write_output([found], tmp_path / "out.srt").read_text()
+    assert text.count("-->") == 1
+    assert "light 98 %" in text
+    labels = [row.label for row in found.rows()]
+    assert {"dark", "light"} <= set(labels) <= {"dark", "light", "unknown"}
+    assert ["unknown" if row.probability < 0.9 else row.label for row in found.rows()] == labels
+    unsure = dataclasses.replace(quiet, abstain_probability=1.0).to_dict()
+    rows = predict_file(FakeClassifier(WHOLE, decision=unsure), path).rows()
+    assert {row.label for row in rows} == {"unknown"}
+
+
+def test_a_decision_with_a_wrong_key_is_named(tmp_path):
+    path = write(tmp_path / "short.mp4", dark=1.0)
+    with pytest.raises(SettingError, match="did you mean 'smoothing'"):
+        predict_file(FakeClassifier(WHOLE, decision={"smoothin": "mean"}), path)
 
 
 def test_annotated_video_is_as_long_as_its_source(long_prediction, tmp_path):

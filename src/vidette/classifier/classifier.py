@@ -46,6 +46,8 @@ class Classifier:
         classes: Names in the order of the logits.
         temperature: Logits are divided by it before the softmax; fitted on validation clips.
         training_statistics: What training left for later stages (numbers of clips, scores).
+        decision: When an event begins and ends, as the plain values of a ``DecisionPolicy``; empty before
+            ``vidette tune-decision``.
 
     Example:
         >>> from vidette.models import build_model
@@ -64,6 +66,7 @@ class Classifier:
     classes: tuple[str, ...]
     temperature: float = 1.0
     training_statistics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    decision: Mapping[str, Any] = field(default_factory=dict[str, Any])
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     onnx_path: Path | None = None
 
@@ -146,6 +149,7 @@ class Classifier:
             "spec": self.spec.to_dict(),
             "temperature": self.temperature,
             "training_statistics": dict(self.training_statistics),
+            "decision": dict(self.decision),
         }
         (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if onnx and isinstance(self.model, FrameModel):
@@ -153,6 +157,34 @@ class Classifier:
             example = torch.rand(2, 3, self.spec.height, self.spec.width)
             export_onnx(backbone, folder / _ONNX, example=example)
             self.model.to(self.device)
+
+    def save_decision(self, folder: str | Path, decision: Mapping[str, Any]) -> Path:
+        """Give this classifier another decision, and write it into the folder that it was loaded from.
+
+        The weights are not touched; the description is replaced whole, or not at all.
+
+        Returns:
+            The description that was written.
+
+        Raises:
+            ClassifierError: The folder holds no classifier, or another one.
+            StorageError: The disk is full or cannot be written.
+        """
+        place = _find(Path(folder))
+        description = _read_description(place)
+        if tuple(description["classes"]) != self.classes:
+            raise ClassifierError(f"{place} holds a classifier of other classes; give the folder of this one")
+        path, partial = place / _DESCRIPTION, place / f".{_DESCRIPTION}.{os.getpid()}.partial"
+        text = json.dumps({**description, "decision": dict(decision)}, indent=2) + "\n"
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise StorageError(f"{path} could not be written: {error}; free some space") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        self.decision = dict(decision)
+        return path
 
     @classmethod
     def load(cls, folder: str | Path, *, runtime: Runtime = "auto", device: str = "cpu") -> Classifier:
@@ -183,6 +215,7 @@ class Classifier:
             classes,
             temperature=float(description["temperature"]),
             training_statistics=description["training_statistics"],
+            decision=description.get("decision", {}),
             device=torch.device(device),
             onnx_path=_choose_onnx(folder, runtime, device),
         )
@@ -227,6 +260,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
     missing = [key for key in wanted if not isinstance(description, dict) or key not in description]
     if missing:
         raise ClassifierError(f"{path} lacks {', '.join(missing)}; train or save the classifier again")
+    if not isinstance(description.get("decision", {}), dict):
+        raise ClassifierError(f"{path}: decision is no object of settings; tune or save the classifier again")
     if description["format"] != _FORMAT:
         raise ClassifierError(f"{path} has format {description['format']}; this version reads {_FORMAT}")
     return description

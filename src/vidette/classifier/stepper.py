@@ -14,10 +14,12 @@ from torch import Tensor
 from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
 from vidette.classifier.step_runtime import NotExportedError, StepRunner, TorchStep, exported_step
 from vidette.errors import InputMismatchError, SettingError
+from vidette.video.motion_crop import clip_pixels
 from vidette.video.transforms import pixels_tensor
 
 if TYPE_CHECKING:
     from vidette.classifier.classifier import Classifier, Runtime
+    from vidette.video.clip import ClipSpec
 
 __all__ = ["STATE_POLICIES", "StatePolicy", "Stepper", "StreamState"]
 
@@ -25,7 +27,8 @@ StatePolicy = Literal["window", "carry", "clip"]
 STATE_POLICIES: tuple[StatePolicy, ...] = ("window", "carry", "clip")
 """``"window"``: two states a stream, each begun afresh every two spans, a span apart: from the first span on,
 every answer has seen at least one span of frames and less than two. ``"carry"``: one state, never begun afresh.
-``"clip"``: the last T frames as one clip, their features computed once; for models without a step the only one.
+``"clip"``: the last T frames as one clip, their features computed once; for models without a step the only one,
+and for a crop that follows motion, which every answer cuts anew from the last T frames, held as large pictures.
 """
 
 _Memory = tuple[Tensor, ...]
@@ -37,7 +40,8 @@ class StreamState:
 
     Attributes:
         num_frames: Frames taken so far.
-        memory: The model's states, tensors ``(R, ...)``; or the features of the last frames, ``(...)`` each.
+        memory: The model's states, tensors ``(R, ...)``; or the features of the last frames, ``(...)`` each; or
+            the frames themselves, uint8 ``(H, W, 3)``.
         ages: For each of the R states the frames that it has seen; below 1: it has not begun.
         frame: The last frame, uint8 ``(H, W, 3)``, None before the first.
         logits: float32 ``(K,)`` after the last frame, None where they were not computed.
@@ -61,7 +65,7 @@ class _Strategy(Protocol):
 
     def start(self) -> StreamState: ...
 
-    def advance(self, frames: Tensor, states: Sequence[StreamState]) -> list[StreamState]: ...
+    def advance(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> list[StreamState]: ...
 
     def answers(self, states: Sequence[StreamState]) -> list[np.ndarray]: ...
 
@@ -112,7 +116,8 @@ class Stepper:
         stride_frames: int | None = None,
         folder: Path | None = None,
     ) -> None:
-        steps, num_frames = classifier.model.can_step, classifier.spec.num_frames
+        whole, num_frames = _whole_clip_reason(classifier), classifier.spec.num_frames
+        steps = whole is None
         self.classifier = classifier
         self.state_policy: StatePolicy = state or ("window" if steps else "clip")
         if self.state_policy not in STATE_POLICIES:
@@ -121,8 +126,8 @@ class Stepper:
             raise SettingError(f"runtime is {runtime!r}; expected auto, torch or onnx")
         if not steps and self.state_policy != "clip":
             raise SettingError(
-                f"state is {state!r} but {classifier.model_name} has no step "
-                f"({classifier.model.head.needs_whole_clip}); use 'clip' or leave it out"
+                f"state is {state!r} but {classifier.model_name} has no step ({whole}); "
+                "use 'clip' or leave it out"
             )
         self.stride_frames = (
             stride_frames if stride_frames is not None else 1 if steps else max(1, num_frames // 2)
@@ -145,7 +150,8 @@ class Stepper:
         """Take the next frame of one stream.
 
         Args:
-            frame: uint8 ``(H, W, 3)``, RGB, at the spec's size.
+            frame: uint8 ``(H, W, 3)``, RGB, as the resizer of the spec gives it: at the spec's size, or where
+                it follows motion at the size that is held for the crop.
             state: From :meth:`start` or the push before; not changed.
 
         Returns:
@@ -163,8 +169,7 @@ class Stepper:
         if not frames:
             return []
         self._check(frames, states)
-        tensor = pixels_tensor(np.stack(frames)[:, None], self.classifier.spec)[:, 0]
-        after = self._strategy.advance(tensor, states)
+        after = self._strategy.advance(frames, states)
         after = [replace(state, frame=frame) for state, frame in zip(after, frames, strict=True)]
         due = [i for i, state in enumerate(after) if self._is_due(state.num_frames)]
         answers = dict(zip(due, self._strategy.answers([after[i] for i in due]), strict=True))
@@ -197,15 +202,28 @@ class Stepper:
     def _check(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> None:
         expected = (self.classifier.spec.height, self.classifier.spec.width, 3)
         for frame in frames:
-            if frame.shape != expected or frame.dtype != np.uint8:
+            if frame.dtype != np.uint8 or not self._fits(frame.shape):
                 raise InputMismatchError(
                     f"frame is {frame.dtype} {frame.shape}; expected uint8 {expected}: resize it by the spec"
                 )
         if len(frames) != len(states):
             raise InputMismatchError(f"{len(frames)} frames but {len(states)} states; expected one a stream")
 
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether a frame has the spec's size; one that waits for its crop has any."""
+        spec = self.classifier.spec
+        if spec.follows_motion:
+            return len(shape) == 3 and shape[2] == 3 and 0 not in shape
+        return shape == (spec.height, spec.width, 3)
+
     def _new_strategy(self, runtime: Runtime, folder: Path | None) -> _Strategy:
         classifier = self.classifier
+        if classifier.spec.follows_motion:
+            self.notes = (
+                f"the crop follows the motion of the last {classifier.spec.num_frames} frames, so each answer "
+                "looks at all of them anew",
+            )
+            return _Cropping(classifier, runtime)
         if self.state_policy == "clip":
             return _Sliding(classifier, runtime)
         rows = 1 if self.state_policy == "carry" else 2
@@ -223,14 +241,26 @@ class Stepper:
                 self.notes = (f"torch runs the step: {error}",)
         if runner is None:
             runner = TorchStep(classifier.model, rows=rows, device=classifier.device)
-        return _Stepping(runner, num_frames=classifier.spec.num_frames, rows=rows)
+        return _Stepping(runner, classifier.spec, rows=rows)
+
+
+def _whole_clip_reason(classifier: Classifier) -> str | None:
+    """Say why a classifier cannot take a stream frame by frame; None where it can."""
+    if classifier.spec.follows_motion:
+        return "its crop follows the motion of a whole clip"
+    return None if classifier.model.can_step else str(classifier.model.head.needs_whole_clip)
+
+
+def _frame_tensor(frames: Sequence[np.ndarray], spec: ClipSpec) -> Tensor:
+    """Turn one frame of each of N streams into ``(N, C, H, W)``."""
+    return pixels_tensor(np.stack(frames)[:, None], spec)[:, 0]
 
 
 class _Stepping:
     """States that the model's step carries on; with two rows they take turns."""
 
-    def __init__(self, runner: StepRunner, *, num_frames: int, rows: int) -> None:
-        self.runner, self.num_frames, self.rows = runner, num_frames, rows
+    def __init__(self, runner: StepRunner, spec: ClipSpec, *, rows: int) -> None:
+        self.runner, self.spec, self.num_frames, self.rows = runner, spec, spec.num_frames, rows
         self.runtime: Literal["torch", "onnx"] = runner.runtime
         self._initial = runner.initial()
 
@@ -238,10 +268,10 @@ class _Stepping:
         ages = (0,) if self.rows == 1 else (0, -self.num_frames)
         return StreamState(0, self._initial, ages)
 
-    def advance(self, frames: Tensor, states: Sequence[StreamState]) -> list[StreamState]:
+    def advance(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> list[StreamState]:
         begun = [self._begun_afresh(state) for state in states]
         memory = [torch.stack(parts) for parts in zip(*(state.memory for state in begun), strict=True)]
-        logits, after = self.runner(frames, memory)
+        logits, after = self.runner(_frame_tensor(frames, self.spec), memory)
         rows = logits.float().cpu().numpy()
         return [self._next(state, rows[i], tuple(x[i] for x in after)) for i, state in enumerate(begun)]
 
@@ -286,16 +316,32 @@ class _Sliding:
     def start(self) -> StreamState:
         return StreamState(0, ())
 
-    def advance(self, frames: Tensor, states: Sequence[StreamState]) -> list[StreamState]:
-        features = self._frames(frames[:, None])[:, 0]
+    def advance(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> list[StreamState]:
+        tensor = _frame_tensor(frames, self.classifier.spec)
+        features = self._frames(tensor[:, None])[:, 0]
+        return [self._next(state, features[i]) for i, state in enumerate(states)]
+
+    def _next(self, state: StreamState, newest: Tensor) -> StreamState:
         keep = self.classifier.spec.num_frames - 1
-        return [
-            StreamState(state.num_frames + 1, (*state.memory[max(0, len(state.memory) - keep) :], features[i]))
-            for i, state in enumerate(states)
-        ]
+        return StreamState(state.num_frames + 1, (*state.memory[max(0, len(state.memory) - keep) :], newest))
 
     def answers(self, states: Sequence[StreamState]) -> list[np.ndarray]:
         if not states:
             return []
         clips = torch.stack([torch.stack(state.memory) for state in states])
         return list(self.classifier.logits_of_features(clips))
+
+
+class _Cropping(_Sliding):
+    """The last T frames as large pictures, cropped to their motion and looked at anew for each answer."""
+
+    def advance(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> list[StreamState]:
+        pairs = zip(frames, states, strict=True)
+        return [self._next(state, torch.from_numpy(np.ascontiguousarray(frame))) for frame, state in pairs]
+
+    def answers(self, states: Sequence[StreamState]) -> list[np.ndarray]:
+        if not states:
+            return []
+        spec = self.classifier.spec
+        clips = [clip_pixels([frame.numpy() for frame in state.memory], spec) for state in states]
+        return list(self.classifier.logits_of_features(self._frames(pixels_tensor(np.stack(clips), spec))))

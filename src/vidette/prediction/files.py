@@ -19,7 +19,8 @@ from vidette.errors import (
     VideoError,
     unknown_name,
 )
-from vidette.prediction.decision import Timeline, Window
+from vidette.prediction.decision import UNKNOWN, Timeline, Window, given_answer
+from vidette.prediction.policy import own_policy
 from vidette.video.clip import Clip, ClipSpec
 from vidette.video.names import find_videos
 from vidette.video.reader import Video, open_video
@@ -90,13 +91,16 @@ class FilePrediction:
     warnings: tuple[str, ...] = ()
 
     def rows(self) -> tuple[Row, ...]:
-        """One row a window, seconds to the millisecond."""
+        """One row a window, seconds to the millisecond; "unknown" where the classifier's policy abstains."""
         return tuple(self._row(window) for window in self.timeline.windows)
 
     def _row(self, window: Window) -> Row:
         best = int(window.probabilities.argmax())
         start, stop = round(window.start_seconds, 3), round(window.stop_seconds, 3)
         label, probability = self.timeline.classes[best], round(float(window.probabilities[best]), 6)
+        policy = self.timeline.policy
+        if policy is not None and not given_answer(window, policy.abstain_probability)[1]:
+            label = UNKNOWN
         return Row(str(self.path), start, stop, label, probability)
 
     def __repr__(self) -> str:
@@ -145,6 +149,7 @@ def predict_file(
         raise SettingError(f"stride_seconds is {stride_seconds}; expected above 0")
     if top < 1:
         raise SettingError(f"top is {top}; expected 1 or more")
+    policy = own_policy(classifier) if classifier.decision else None
     with open_video(path, stream=stream) as video:
         plan = _plan(video, classifier.spec, stride_seconds)
         answer = _answer_whole if plan.aggregation == "whole" else _answer_windows
@@ -161,7 +166,7 @@ def predict_file(
         probabilities=probabilities,
         aggregation=plan.aggregation,
         top=ranked,
-        timeline=Timeline(windows, tuple(classifier.classes)),
+        timeline=Timeline(windows, tuple(classifier.classes), policy),
         warnings=found,
     )
 
@@ -244,7 +249,8 @@ def write_output(predictions: Sequence[FilePrediction], out: str | Path, *, over
     """Write predictions as the ending of ``out`` says; the file appears when it is complete.
 
     ``.csv`` and ``.jsonl``: one line a window with ``path,start_seconds,end_seconds,label,probability``.
-    ``.srt`` and ``.mp4``: the best label of each stretch of one video, as subtitles or burnt into a copy.
+    ``.srt`` and ``.mp4``: the events of one video where the classifier has a decision of its own, else the best
+    label of each stretch; as subtitles or burnt into a copy.
 
     Raises:
         SettingError: See :func:`check_output`; or there is no prediction to make subtitles or a video of.
@@ -273,9 +279,10 @@ def write_output(predictions: Sequence[FilePrediction], out: str | Path, *, over
 
 
 def _captions(prediction: FilePrediction) -> list[Caption]:
+    timeline = prediction.timeline
     return [
         Caption(part.start_seconds, part.stop_seconds, f"{part.label} {100 * part.confidence:.0f} %")
-        for part in prediction.timeline.segments()
+        for part in (timeline.segments() if timeline.policy is None else timeline.events())
         if part.start_seconds < part.stop_seconds
     ]
 
