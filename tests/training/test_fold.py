@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from vidette.data.cache import ClipCache
+from vidette.data.cache import ClipCache, expand_windows
 from vidette.data.manifest import read_manifest
 from vidette.data.split import SplitPlan, split_manifest
+from vidette.evaluation.abstain import find_abstaining
 from vidette.evaluation.reference import find_reference
 from vidette.training.fold import train_fold
 from vidette.training.recipe import RECIPES, with_options
@@ -53,6 +54,22 @@ def trained(manifest, folder, **options):
     assert reference.n == len(split.validation)
     record = result.fit.history[0]
     return (record.train_loss, record.validation_loss), lines.said
+
+
+@pytest.mark.parametrize("timing", [{"sampling": "whole"}, {"sampling": "window", "fps": 8.0}])
+def test_abstaining_is_promised_of_whole_clips(manifest, tmp_path, timing):
+    """A clip cut into windows counts once."""
+    quick = {"size": 32, "num_frames": 4, "epochs": 1, "accelerator": "cpu", "batch_size": 16, "grid": 1}
+    recipe = with_options(RECIPES["motion"], {**quick, **timing})
+    split = split_manifest(manifest, SplitPlan())
+    result = train_fold(
+        manifest, split, recipe, cache=ClipCache(), folder=tmp_path, listener=Lines(), smoke=True
+    )
+    answered = expand_windows([manifest.clips[i] for i in split.validation], result.classifier.spec)[:16]
+    made = find_abstaining(result.classifier.training_statistics)
+    assert made.num_clips == len({clip.part_of or clip.name for clip in answered})
+    assert made.num_groups == len({clip.group for clip in answered})
+    assert (made.num_clips < 16) == (timing["sampling"] == "window")
 
 
 def test_every_setting_reaches_the_training(manifest, tmp_path):

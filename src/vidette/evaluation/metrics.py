@@ -11,7 +11,15 @@ import numpy as np
 from vidette.errors import InputMismatchError
 from vidette.evaluation.calibration import expected_calibration_error, softmax
 
-__all__ = ["ClassScore", "Interval", "Metrics", "Predictions", "bootstrap_interval", "measure"]
+__all__ = [
+    "ClassScore",
+    "Interval",
+    "Metrics",
+    "Predictions",
+    "bootstrap_interval",
+    "bootstrap_ratio",
+    "measure",
+]
 
 _NAN = float("nan")
 _CHUNK_ENTRIES = 4_000_000
@@ -228,13 +236,33 @@ def bootstrap_interval(
     Returns:
         Both ends nan when there are fewer than two groups.
     """
+    return bootstrap_ratio(values, np.ones(len(groups)), groups, num_resamples=num_resamples, seed=seed)
+
+
+def bootstrap_ratio(
+    top: np.ndarray, bottom: np.ndarray, groups: Sequence[str], *, num_resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """95 % percentile interval of ``sum(top) / sum(bottom)``, by drawing whole groups as above.
+
+    Args:
+        top: float ``(M,)``, one a clip.
+        bottom: float ``(M,)``, 0 or more; draws in which it sums to 0 are left out.
+        groups: M group names.
+        num_resamples: Draws.
+        seed: Of the draws.
+
+    Returns:
+        Both ends nan when there are fewer than two groups, or ``bottom`` is 0 in most draws.
+    """
     index, num_groups = _group_index(groups)
     if num_groups < 2:
         return Interval(_NAN, _NAN)
-    sums = np.bincount(index, weights=values, minlength=num_groups)
-    sizes = np.bincount(index, minlength=num_groups)
     draws = _draw_groups(num_groups, num_resamples, seed)
-    return _percentiles((draws @ sums) / (draws @ sizes))
+    tops = draws @ np.bincount(index, weights=top, minlength=num_groups)
+    bottoms = draws @ np.bincount(index, weights=bottom, minlength=num_groups)
+    if (bottoms > 0).sum() < num_resamples / 2:
+        return Interval(_NAN, _NAN)
+    return _percentiles(tops[bottoms > 0] / bottoms[bottoms > 0])
 
 
 def _accuracy_interval(

@@ -16,8 +16,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vidette.errors import VideoError
+from vidette.evaluation.adversarial import AttackScore
 from vidette.evaluation.calibration import reliability_bins, softmax
 from vidette.evaluation.metrics import Metrics, Predictions
+from vidette.evaluation.robustness_plot import robustness_png
+from vidette.evaluation.robustness_scores import Robustness
 from vidette.evaluation.run import Evaluation
 from vidette.video.clip import Clip
 from vidette.video.writer import replacing
@@ -41,6 +44,8 @@ def write_report(
     compared: Sequence[tuple[str, Metrics]] = (),
     leaking: Collection[str] = (),
     frames_of: Callable[[int], Clip] | None = None,
+    robustness: Robustness | None = None,
+    attacks: Sequence[AttackScore] = (),
 ) -> Path:
     """Write the report; a report that is there is replaced.
 
@@ -53,6 +58,8 @@ def write_report(
         compared: Other scores to show beside this one, each with a name, for example one of another split.
         leaking: Names in ``compared`` whose test clips share a group with training clips, so look too good.
         frames_of: Gives the clip of prediction i, for pictures of the errors; without it there are none.
+        robustness: The classifier under disturbance, if measured.
+        attacks: The classifier attacked on purpose, if measured.
 
     Returns:
         The path.
@@ -75,6 +82,10 @@ def write_report(
         num_errors=_num_errors(evaluation.metrics),
         confusion_image=_data_uri(_confusion_png(evaluation.metrics)),
         reliability_image=_data_uri(_reliability_png(evaluation.predictions, evaluation.metrics.temperature)),
+        promises=evaluation.promises,
+        robustness=robustness,
+        robustness_image=_data_uri(robustness_png(robustness)) if robustness else None,
+        attacks=attacks,
         curves_image=_data_uri(curves_png) if curves_png else None,
     )
     with replacing(path, overwrite=True) as temporary:
@@ -88,12 +99,17 @@ def _template() -> jinja2.Template:
     )
     environment.filters["percent"] = _percent
     environment.filters["place"] = _place
+    environment.filters["two"] = _two
     text = resources.files("vidette.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 
 
 def _percent(rate: float) -> str:
     return "–" if np.isnan(rate) else f"{100 * rate:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _two(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f}"
 
 
 def _place(rate: float) -> str:

@@ -15,6 +15,7 @@ from vidette.data.cache import ClipCache, expand_windows
 from vidette.data.folder import some
 from vidette.data.manifest import LabelledClip
 from vidette.errors import InputMismatchError, SettingError, VideoError, unknown_name
+from vidette.evaluation.abstain import PromiseChecks, check_promises, find_abstaining
 from vidette.evaluation.consistency import Consistency, ProbeAnswers, probe_batch, summarise
 from vidette.evaluation.metrics import Metrics, Predictions, measure
 from vidette.video.clip import Clip, ClipSpec
@@ -40,6 +41,8 @@ class Evaluation:
         split_name: What set of clips this was, for example ``"test"``.
         warnings: Sentences about what makes the score doubtful.
         skipped: Clips left out because their file is damaged, each with the reason.
+        promises: What the classifier's thresholds for abstaining promised, and whether it held; None where
+            training left none.
     """
 
     metrics: Metrics
@@ -49,6 +52,7 @@ class Evaluation:
     split_name: str
     warnings: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    promises: PromiseChecks | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; nan becomes None."""
@@ -56,6 +60,7 @@ class Evaluation:
             "split": self.split_name,
             "metrics": self.metrics.to_dict(),
             "consistency": self.consistency.to_dict() if self.consistency else None,
+            "abstaining": self.promises.to_dict() if self.promises else None,
             "warnings": list(self.warnings),
             "skipped": list(self.skipped),
         }
@@ -113,7 +118,7 @@ def evaluate(
     tally, skip = _Tally(), on_damage == "skip"
     windows, units = _windows_of(clips, classifier.spec, tally=tally, skip=skip)
     chosen = _probed_windows(units) if consistency else frozenset[int]()
-    loaded = _load_all(cache, windows, classifier.spec, ahead=2 * batch_size)
+    loaded = enumerate(_load_all(cache, windows, classifier.spec, ahead=2 * batch_size))
     done = 0
     while batch := list(itertools.islice(loaded, batch_size)):
         _answer(classifier, batch, units=units, chosen=chosen, tally=tally, skip=skip)
@@ -167,25 +172,27 @@ def _probed_windows(units: Sequence[int]) -> frozenset[int]:
 
 def _load_all(
     cache: ClipCache, windows: Sequence[LabelledClip], spec: ClipSpec, *, ahead: int
-) -> Iterator[tuple[int, Future[Clip]]]:
-    """Load clips in a few threads, at most ``ahead`` of them before they are wanted, in order."""
+) -> Iterator[Clip | VideoError]:
+    """Load clips in a few threads, about ``ahead`` of them before they are wanted; in order."""
     with ThreadPoolExecutor(_NUM_LOADERS) as pool:
-        waiting: deque[tuple[int, Future[Clip]]] = deque()
+        waiting: deque[Future[list[Clip | VideoError]]] = deque()
         try:
-            for number, window in enumerate(windows):
-                waiting.append((number, pool.submit(cache.load, window, spec)))
-                if len(waiting) > ahead:
-                    yield waiting.popleft()
+            groups = cache.groups(windows, spec)
+            most = max(_NUM_LOADERS, ahead * len(groups) // max(1, len(windows)))
+            for group in groups:
+                waiting.append(pool.submit(cache.load_together, group, spec))
+                if len(waiting) > most:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft()
+                yield from waiting.popleft().result()
         finally:
-            for _, future in waiting:
+            for future in waiting:
                 future.cancel()
 
 
 def _answer(
     classifier: Classifier,
-    batch: Sequence[tuple[int, Future[Clip]]],
+    batch: Sequence[tuple[int, Clip | VideoError]],
     *,
     units: Sequence[int],
     chosen: frozenset[int],
@@ -194,13 +201,11 @@ def _answer(
 ) -> None:
     plain: list[tuple[int, Clip]] = []
     probed: list[tuple[int, Clip]] = []
-    for number, future in batch:
-        try:
-            clip = future.result()
-        except VideoError as error:
+    for number, clip in batch:
+        if isinstance(clip, VideoError):
             if not skip:
-                raise
-            tally.faults.setdefault(units[number], str(error))
+                raise clip
+            tally.faults.setdefault(units[number], str(clip))
             continue
         (probed if number in chosen else plain).append((units[number], clip))
         _note(tally, units[number], clip, classifier.spec)
@@ -262,7 +267,13 @@ def _conclude(
             *_lost([(clips[unit].name, num) for unit, num in sorted(tally.lost.items())]),
         ),
         skipped=tuple(f"{clips[unit].name}: {reason}" for unit, reason in sorted(tally.faults.items())),
+        promises=_promises(classifier, predictions),
     )
+
+
+def _promises(classifier: Classifier, predictions: Predictions) -> PromiseChecks | None:
+    made = find_abstaining(classifier.training_statistics)
+    return check_promises(made, predictions, temperature=classifier.temperature) if made else None
 
 
 def _consistency(

@@ -33,7 +33,7 @@ from vidette.video.augmentation import Augmentation, flip_suggestion
 from vidette.video.clip import ClipSpec, SpanRange
 from vidette.video.transforms import pixels_tensor
 
-__all__ = ["Listener", "Trained", "recipe_spec", "train_fold"]
+__all__ = ["Listener", "Trained", "chosen_options", "recipe_spec", "train_fold"]
 
 
 class Listener(Protocol):
@@ -91,8 +91,12 @@ def recipe_spec(recipe: Recipe) -> ClipSpec:
     return replace(spec, mean=expected[0], std=expected[1], channel_order=order)
 
 
-def _chosen_options(settings: ModelSettings) -> dict[str, Any]:
-    """Return the model options that the recipe sets, refusing those that the model does not take."""
+def chosen_options(settings: ModelSettings) -> dict[str, Any]:
+    """Return the model options that a recipe sets.
+
+    Raises:
+        SettingError: The model is unknown, or does not take one of them.
+    """
     known = model_options(settings.model)
     names = [field.name for field in fields(settings) if field.name not in ("model", "weights", "frozen")]
     chosen = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
@@ -113,7 +117,7 @@ def _is_frozen(recipe: Recipe) -> bool:
 def _new_model(recipe: Recipe, *, num_classes: int, listener: Listener) -> tuple[VideoModel, dict[str, Any]]:
     """Build the recipe's model with its starting weights, the same for the same seed."""
     settings = recipe.model
-    options = _chosen_options(settings)
+    options = chosen_options(settings)
     if _is_frozen(recipe) and settings.weights == "none":
         raise SettingError(
             "a frozen backbone with random weights learns nothing: use --no-frozen or --weights imagenet"

@@ -37,7 +37,11 @@ _TICKS_A_SECOND = 90_000
 _SMALLEST_FONT, _LEAST_FONT, _LARGEST_FONT = 8, 11, 48
 _FONT_FRACTION = 0.055
 _BAR_BRIGHTNESS = 0.25
-_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+_FRAGMENTS = {
+    "movflags": "frag_keyframe+empty_moov+default_base_moof",
+    "frag_duration": "1000000",
+    "flush_packets": "1",
+}
 # Without macroblock tree, equal frames give equal bytes (x264's, with it, do not always at small sizes), and
 # a frame's quality does not hang on what comes after it.
 _X264_OPTIONS = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
