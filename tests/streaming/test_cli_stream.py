@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from vidette.cli_stream import stream
 from vidette.errors import MissingVideoError, OutputExistsError, SettingError, UnreadableVideoError
+from vidette.video.reader import probe
 from vidette.video.writer import write_video
 
 FPS, SECONDS, T = 8.0, 3, 4
@@ -43,6 +44,30 @@ def test_a_file_is_answered_into_every_output(folder, video, tmp_path):
     events = [line for line in printed if line["type"] == "event"]
     assert outs[2].read_text().count("-->") == outs[3].read_text().count("-->") == len(events)
     assert f"{video}: 24 frames answered" in done.stderr
+
+
+def test_an_annotated_video_has_every_frame_and_drift_can_be_left_out(folder, video, tmp_path):
+    done = call(folder, video, "--json", "--out", tmp_path / "a.mp4", "--no-drift")
+    assert done.exit_code == 0, done.output
+    assert f"written: {tmp_path / 'a.mp4'}" in done.stderr
+    assert probe(tmp_path / "a.mp4").num_frames == 25 * SECONDS
+    assert not [line for line in done.stdout.splitlines() if '"drift"' in line]
+    assert [line for line in call(folder, video, "--json").stdout.splitlines() if '"drift"' in line]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--false-alarm-hours", 0), "false_alarm_seconds is 0.0"),
+        (("--out", "ftp://u:secret@host/a"), "expected a file, or http://"),
+        (("--out", "mqtt://u:secret@host"), "with a topic"),
+    ],
+)
+def test_outputs_and_drift_that_cannot_be(folder, video, options, message):
+    error = call(folder, video, *options).exception
+    assert isinstance(error, SettingError)
+    assert message in str(error)
+    assert "secret" not in str(error)
 
 
 def test_stride_state_and_duration(folder, video):

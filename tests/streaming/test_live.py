@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vidette.classifier.classifier import Classifier
 from vidette.classifier.stepper import Stepper
 from vidette.errors import SettingError, VideoError
 from vidette.prediction.decision import DecisionPolicy, decide
@@ -173,6 +174,20 @@ def test_live_events_are_the_fold_of_the_scores(gru):
     expected = decide(windows, classes=gru.classes, policy=EVERY)
     assert tuple(decided.event for decided in out.of(Decided)) == expected
     assert report.num_events == len(expected) > 0
+
+
+def test_the_classifiers_own_decision_is_the_default(gru):
+    own = replace(EVERY, minimum_seconds=0.5, abstain_probability=0.5)
+    decided = Classifier(
+        gru.model, gru.model_name, gru.model_options, SPEC, gru.classes, decision=own.to_dict()
+    )
+    times = np.arange(0, 6, 1 / 25)
+    out, _ = streamed(decided, times, draw=flicker)
+    given, _ = streamed(gru, times, draw=flicker, decision=own)
+    assert [d.event for d in out.of(Decided)] == [d.event for d in given.of(Decided)]
+    labels = {score.label for score in out.of(Score) if score.probability < 0.5}
+    assert labels == {"unknown"}
+    assert all(score.label in gru.classes for score in out.of(Score) if score.probability >= 0.5)
 
 
 def simulate(live, clock, arrivals, draw=scene):

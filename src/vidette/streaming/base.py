@@ -61,14 +61,24 @@ class Shown:
         seconds: When it is shown, since the source's first picture.
     """
 
-    def __init__(self, seconds: float, read: Callable[[], np.ndarray]) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        read: Callable[[], np.ndarray],
+        *,
+        read_picture: Callable[[], np.ndarray] | None = None,
+    ) -> None:
         self.seconds = seconds
-        self._read = read
+        self._read, self._read_picture = read, read_picture
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """uint8 ``(H, W, 3)``, RGB, at the size of the spec that it was asked for with."""
+        """uint8 ``(H, W, 3)``, RGB, at the size of the spec that it was asked for with, before its crop."""
         return self._read()
+
+    def picture(self) -> np.ndarray:
+        """Return uint8 ``(H, W, 3)``, RGB, to be looked at: at the source's own size where it gives that."""
+        return self.pixels if self._read_picture is None else self._read_picture()
 
 
 class Source(Protocol):

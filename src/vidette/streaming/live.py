@@ -14,10 +14,12 @@ from vidette.classifier.classifier import Classifier, Runtime
 from vidette.classifier.stepper import StatePolicy, Stepper
 from vidette.errors import InputMismatchError, SettingError, VideoError
 from vidette.prediction.decision import Decider, DecisionPolicy, Event, Window
+from vidette.prediction.policy import own_policy
 from vidette.streaming.base import Shown, Source
 from vidette.streaming.buffer import BufferPolicy, FrameBuffer, Waiting
 from vidette.streaming.clock import Clock, RateTaker, SystemClock, Tick, live_fps
 from vidette.streaming.records import Decided, Note, NoteKind, Output, Record, Score, SourceReport, Status
+from vidette.streaming.screens import Screens
 from vidette.streaming.tally import StreamTally
 
 __all__ = ["LiveStreams", "default_policy", "new_stepper", "run"]
@@ -28,7 +30,9 @@ _BURST_TICKS = 4
 """Ticks that a frame may have waited where the model keeps up: bursts are worked off."""
 _LOW_RATE, _GOOD_RATE = 0.9, 0.95
 _RECENT_STEPS = 5
-_NAP_SECONDS = 0.1
+_NAP_SECONDS, _SHOW_SECONDS = 0.1, 0.03
+_LARGE_CAPACITY = 16
+"""Frames of a source that wait where they are held large, for a crop that follows motion or to be looked at."""
 
 
 def default_policy(sources: Sequence[Source]) -> BufferPolicy:
@@ -82,7 +86,7 @@ def run(
         sources: One or more.
         outputs: Get every record, on the thread that calls, and are closed at the end.
         policy: What waits and what is skipped; :func:`default_policy` by default.
-        decision: When an event begins and ends.
+        decision: When an event begins and ends; the classifier's own by default.
         fps: Frames a second that are taken of each source; the classifier's own by default.
         duration_seconds: Of each source; without end by default.
         clock: What tells the time.
@@ -171,14 +175,17 @@ class LiveStreams:
         spec = stepper.classifier.spec
         self.stepper, self.sources, self.clock = stepper, tuple(sources), clock or SystemClock()
         self._outputs = tuple(outputs)
+        self._screens = Screens(outputs, sources, may_drop=policy == "newest")
         self._fps = live_fps(spec) if fps is None else fps
         self._span_seconds = (spec.num_frames - 1) / self._fps
         self._takers = [
             RateTaker[Shown](self._fps, break_seconds=max(1.0, self._span_seconds)) for _ in sources
         ]
         self._epochs = [0] * len(sources)
-        self._buffer = FrameBuffer[tuple[int, Tick[Shown]]](policy, num_sources=len(sources))
-        self._decision = decision or DecisionPolicy()
+        is_large = bool(spec.follows_motion or self._screens) and policy != "block"
+        capacity = _LARGE_CAPACITY if is_large else None
+        self._buffer = FrameBuffer[tuple[int, Tick[Shown]]](policy, num_sources=len(sources), capacity=capacity)
+        self._decision = decision or own_policy(stepper.classifier)
         self._streams = [
             StreamTally(stepper.start(), self._new_decider(), num_frames=spec.num_frames) for _ in sources
         ]
@@ -198,6 +205,7 @@ class LiveStreams:
             _ = tick.item.pixels  # resized here, on the source's thread
             if not self._buffer.put(source, (self._epochs[source], tick), arrived_seconds=arrived):
                 return False
+        self._screens.put(source, shown)
         return True
 
     def note(self, source: int, kind: NoteKind, text: str) -> None:
@@ -229,7 +237,7 @@ class LiveStreams:
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait until there is something to do."""
-        self._buffer.wait(timeout_seconds)
+        self._buffer.wait(min(timeout_seconds, _SHOW_SECONDS) if self._screens else timeout_seconds)
 
     def stop(self) -> None:
         """End every source, and free whoever waits."""
@@ -246,6 +254,10 @@ class LiveStreams:
         for number, stream in enumerate(self._streams):
             if not stream.is_finished and self._buffer.is_done(number):
                 self._finish(number)
+            num_pictures = self._screens.count(number)  # before the look at what waits: none of its ticks waits
+            if not self._buffer.backlog(number):
+                self._screens.show(number, num_pictures)
+        self._screens.refresh()
         return len(taken)
 
     def finish(self) -> tuple[SourceReport, ...]:
@@ -254,7 +266,8 @@ class LiveStreams:
             if not stream.is_finished:
                 self._finish(number)
         self._tell_notes()
-        return tuple(self._report(number) for number in range(len(self.sources)))
+        pairs = enumerate(zip(self.sources, self._streams, strict=True))
+        return tuple(s.report(source, num_skipped=self._buffer.num_skipped(i)) for i, (source, s) in pairs)
 
     def _take(self) -> dict[int, Waiting[tuple[int, Tick[Shown]]]]:
         """Take what is fresh; a single source that the model is too slow for is waited for."""
@@ -282,6 +295,7 @@ class LiveStreams:
             stream.state = state
             stream.saw(waiting.item[1], lag_seconds=done - waiting.arrived_seconds)
             self._watch_rate(number)
+            self._screens.show_before(number, waiting.item[1].seconds)
             if logits is not None:
                 self._score(number, logits)
 
@@ -328,7 +342,8 @@ class LiveStreams:
         smoothed = stream.decider.smoothed
         assert smoothed is not None
         name, status = self.sources[number].name, self._status(number)
-        self._tell(Score(name, window, classifier.classes, smoothed, logits, repeated, status))
+        is_unknown = not stream.decider.is_known
+        self._tell(Score(name, window, classifier.classes, smoothed, logits, repeated, status, is_unknown))
         self._decided(number, ended)
 
     def _decided(self, number: int, event: Event | None) -> None:
@@ -348,6 +363,7 @@ class LiveStreams:
                 )
             self._score(number, logits, repeated=repeated)
         self._decided(number, stream.decider.finish())
+        self._screens.show(number, self._screens.count(number))
 
     def _status(self, number: int) -> Status:
         stream, counts = self._streams[number], self.sources[number].counts
@@ -361,21 +377,6 @@ class LiveStreams:
             num_skipped=self._buffer.num_skipped(number),
             num_damaged=counts.num_damaged,
             num_returns=counts.num_returns,
-        )
-
-    def _report(self, number: int) -> SourceReport:
-        stream, source = self._streams[number], self.sources[number]
-        return SourceReport(
-            source=source.name,
-            num_frames=source.counts.num_frames,
-            num_answered=stream.num_answered,
-            num_skipped=self._buffer.num_skipped(number),
-            num_damaged=source.counts.num_damaged,
-            num_returns=source.counts.num_returns,
-            num_events=stream.num_events,
-            mean_lag_seconds=stream.lag_sum / stream.num_answered if stream.num_answered else float("nan"),
-            largest_lag_seconds=stream.largest_lag if stream.num_answered else float("nan"),
-            error=stream.error,
         )
 
     def _tell_notes(self) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from vidette.errors import OutputExistsError, SettingError, StorageError, unknown_name
 from vidette.prediction.decision import Event
-from vidette.streaming.records import Decided, Note, Output, Record, Score
+from vidette.streaming.outputs_video import AnnotatedVideo
+from vidette.streaming.records import Decided, Drifted, Note, Output, Record, Score
 from vidette.video.writer import Caption
 
 __all__ = ["STREAM_ENDINGS", "CsvScores", "JsonLines", "Subtitles", "as_json", "open_outputs"]
@@ -24,7 +25,7 @@ _COLUMNS = ("source", "start_seconds", "end_seconds", "label", "probability")
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """Return a record as plain values: its ``type`` is score, event or note; the best five labels of a score.
+    """Return a record as plain values: its ``type`` is score, event, signal or note; five labels of a score.
 
     Example:
         >>> as_json(Decided("cam", Event(1.0, 2.5, "wave", 0.9)))["end_seconds"]
@@ -49,6 +50,16 @@ def as_json(record: Record) -> dict[str, Any]:
             "end_seconds": round(event.stop_seconds, 3),
             "label": event.label,
             "probability": round(event.confidence, 6),
+        }
+    if isinstance(record, Drifted):
+        signal = record.signal
+        return {
+            "type": "signal",
+            "source": record.source,
+            "kind": signal.kind,
+            "start_seconds": round(signal.start_seconds, 3),
+            "end_seconds": None if signal.stop_seconds is None else round(signal.stop_seconds, 3),
+            "text": signal.text,
         }
     status = record.status
     return {
@@ -207,15 +218,17 @@ STREAM_ENDINGS: dict[str, Callable[..., Output]] = {
     ".csv": CsvScores,
     ".srt": Subtitles,
     ".vtt": Subtitles,
+    ".mp4": AnnotatedVideo,
 }
 """What a live run writes, by the ending of the file."""
+_OF_ONE_SOURCE = (Subtitles, AnnotatedVideo)
 
 
 def open_outputs(paths: Sequence[str | Path], *, num_sources: int, overwrite: bool = False) -> list[Output]:
     """Open files to write, each of the kind that its ending says; all of them or none.
 
     Raises:
-        SettingError: An ending is unknown, a file is named twice, or subtitles are asked for several sources.
+        SettingError: An ending is unknown, a file is named twice, or what shows one source is for several.
         OutputExistsError: A file is there and ``overwrite`` is false.
         StorageError: A file cannot be written.
     """
@@ -224,8 +237,9 @@ def open_outputs(paths: Sequence[str | Path], *, num_sources: int, overwrite: bo
         ending = path.suffix.lower()
         if ending not in STREAM_ENDINGS:
             raise SettingError(f"{path}: {unknown_name('output ending', ending, STREAM_ENDINGS)}")
-        if STREAM_ENDINGS[ending] is Subtitles and num_sources > 1:
-            raise SettingError(f"{path}: subtitles are of one source, got {num_sources}; write .csv or .jsonl")
+        if STREAM_ENDINGS[ending] in _OF_ONE_SOURCE and num_sources > 1:
+            what = "subtitles are" if ending != ".mp4" else "annotated video is"
+            raise SettingError(f"{path}: {what} of one source, got {num_sources}; write .csv or .jsonl")
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists already; choose another name or overwrite it (--overwrite)")
     if len({path.resolve() for path in files}) < len(files):

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from vidette.errors import VideoError
-from vidette.prediction.decision import Event, Window
+from vidette.prediction.decision import UNKNOWN, Event, Window
 from vidette.streaming.base import NoteKind as SourceNoteKind
+from vidette.streaming.base import Shown
+from vidette.streaming.drift import Signal
 
-__all__ = ["Decided", "Note", "NoteKind", "Output", "Record", "Score", "SourceReport", "Status"]
+__all__ = [
+    "CountingOutput",
+    "Decided",
+    "Drifted",
+    "Note",
+    "NoteKind",
+    "Output",
+    "Picture",
+    "PictureOutput",
+    "Record",
+    "Score",
+    "SourceReport",
+    "Status",
+]
 
-NoteKind = Literal[SourceNoteKind, "rate", "short", "break", "failed", "runtime"]
+NoteKind = Literal[SourceNoteKind, "rate", "short", "break", "failed", "runtime", "drift"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ class Score:
         logits: float32 ``(K,)``, uncalibrated.
         repeated: How often the last frame was repeated to make a clip, at the end of a short source.
         status: How the source fares.
+        is_unknown: Whether the answer is too unsure for the decision, which then counts it for no label.
     """
 
     source: str
@@ -64,15 +80,18 @@ class Score:
     logits: np.ndarray
     repeated: int
     status: Status
+    is_unknown: bool = False
 
     @property
     def label(self) -> str:
-        """The most probable class of the window."""
+        """The most probable class of the window, or "unknown"."""
+        if self.is_unknown:
+            return UNKNOWN
         return self.classes[int(self.window.probabilities.argmax())]
 
     @property
     def probability(self) -> float:
-        """Its probability."""
+        """The largest of the window's probabilities."""
         return float(self.window.probabilities.max())
 
     def __repr__(self) -> str:
@@ -95,7 +114,8 @@ class Note:
         source: Its name; empty for the run.
         kind: ``"lost"``, ``"returned"``, ``"size"``: its connection and pictures; ``"rate"``: the model sees
             another rate than in training; ``"break"``: a gap after which the stream begins anew; ``"short"``:
-            it ended before one clip; ``"failed"``: it is gone for good; ``"runtime"``: what runs the model.
+            it ended before one clip; ``"failed"``: it is gone for good; ``"runtime"``: what runs the model;
+            ``"drift"``: what is not watched.
         seconds: When, since the run began, by the clock.
         text: A sentence.
     """
@@ -106,7 +126,30 @@ class Note:
     text: str
 
 
-Record = Score | Decided | Note
+@dataclass(frozen=True)
+class Drifted:
+    """A signal of one source that begins, or ends (``signal.stop_seconds`` is set)."""
+
+    source: str
+    signal: Signal
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture of a source, for whoever shows pictures.
+
+    Attributes:
+        source: Its name.
+        shown: With its time; its pixels are read when they are asked for.
+        may_drop: Whether it may be left out where time is short, as a camera's may.
+    """
+
+    source: str
+    shown: Shown
+    may_drop: bool
+
+
+Record = Score | Decided | Note | Drifted
 
 
 class Output(Protocol):
@@ -118,6 +161,28 @@ class Output(Protocol):
 
     def close(self) -> None:
         """End the output."""
+        ...
+
+
+@runtime_checkable
+class PictureOutput(Output, Protocol):
+    """Where pictures go too: each after the answers to those before it."""
+
+    def show(self, picture: Picture) -> None:
+        """Take the next picture of a source."""
+        ...
+
+    def refresh(self) -> None:
+        """Do what has to be done now and then, whether or not pictures come."""
+        ...
+
+
+@runtime_checkable
+class CountingOutput(Output, Protocol):
+    """What can say at the end how much of what it took has arrived."""
+
+    def summary(self) -> str:
+        """Return a line; empty where there is nothing to say."""
         ...
 
 

@@ -10,6 +10,7 @@ import av
 from av.container import InputContainer
 from av.error import ExitError, HTTPForbiddenError, HTTPUnauthorizedError
 from av.packet import Packet
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from vidette.errors import NoVideoStreamError, SettingError, UnreadableVideoError, VideoError
@@ -17,7 +18,7 @@ from vidette.streaming.base import Notify, Shown, SourceCounts, Stoppable, safe_
 from vidette.streaming.clock import Clock
 from vidette.video.clip import ClipSpec
 from vidette.video.packets import DECODER_OPTIONS, check_size, num_video_streams, pixel_aspect
-from vidette.video.transforms import FrameResizer, Geometry
+from vidette.video.transforms import FrameResizer, Geometry, rgb_pixels
 
 __all__ = ["Patience", "RemoteSource"]
 
@@ -111,7 +112,8 @@ class RemoteSource(Stoppable):
         """Yield pictures until the stream ends or is stopped; raise ``_LostError`` where it may come back."""
         container, stream = self._open()
         try:
-            resizer = FrameResizer(spec, geometry=Geometry(pixel_aspect=pixel_aspect(stream)))
+            geometry = Geometry(pixel_aspect=pixel_aspect(stream))
+            resizer = FrameResizer(spec, geometry=geometry)
             is_file = self._is_file(container)
             ahead = is_file or container.format.name == "hls"
             self._times.connect(by_arrival=container.format.name in _TIMELESS, ahead=ahead)
@@ -121,7 +123,13 @@ class RemoteSource(Stoppable):
                 if ahead:
                     self.sleep_until(self._times.origin + seconds)
                 self.counts.num_frames += 1
-                yield Shown(seconds, lambda picture=picture: resizer(picture))
+                yield Shown(
+                    seconds,
+                    lambda picture=picture: resizer(picture),
+                    read_picture=lambda picture=picture: rgb_pixels(
+                        picture, reformatter=VideoReformatter(), geometry=geometry
+                    ),
+                )
         finally:
             container.close()
         if not is_file and not self.stopped.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from vidette.errors import SettingError
 from vidette.streaming.base import Notify, Shown, Source, SourceCounts, Stoppable, safe_address
 from vidette.streaming.clock import Clock, SystemClock
 from vidette.streaming.remote import Patience, RemoteSource
-from vidette.video.clip import ClipSpec
+from vidette.video.clip import ClipSpec, Frame
 from vidette.video.reader import open_video
 
 __all__ = ["FileSource", "open_source"]
@@ -20,7 +21,12 @@ _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtp", "udp", "tcp", "rtmp", "srt"
 
 
 def open_source(
-    address: str, *, realtime: bool = False, clock: Clock | None = None, patience: Patience | None = None
+    address: str,
+    *,
+    realtime: bool = False,
+    clock: Clock | None = None,
+    patience: Patience | None = None,
+    pictures: bool = False,
 ) -> Source:
     """Return the source at an address; it is opened when its frames are asked for.
 
@@ -30,6 +36,7 @@ def open_source(
         realtime: Show a file at its own pace instead of as fast as possible.
         clock: What tells the time.
         patience: How long to wait for what is not a file.
+        pictures: Give a file's pictures at their own size too, as other sources do.
 
     Raises:
         SettingError: The address has a scheme that is not known.
@@ -43,7 +50,7 @@ def open_source(
     if re.fullmatch(r"[0-9]+|/dev/video[0-9]+", address):
         device, kind = _camera(address)
         return RemoteSource(device, clock=clock, patience=patience, container_format=kind)
-    return FileSource(address, realtime=realtime, clock=clock)
+    return FileSource(address, realtime=realtime, clock=clock, pictures=pictures)
 
 
 def _camera(address: str) -> tuple[str, str]:
@@ -62,10 +69,19 @@ class FileSource(Stoppable):
         path: The file.
         realtime: Show it at its own pace.
         clock: What tells the time.
+        pictures: Also give its pictures at their own size, for people to look at; reads the file a second time.
     """
 
-    def __init__(self, path: str | Path, *, realtime: bool = False, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        realtime: bool = False,
+        clock: Clock | None = None,
+        pictures: bool = False,
+    ) -> None:
         super().__init__(clock or SystemClock())
+        self._pictures = pictures
         self.name = str(path)
         self.is_live = realtime
         self.counts = SourceCounts()
@@ -76,9 +92,10 @@ class FileSource(Stoppable):
     def frames(self, spec: ClipSpec, notify: Notify) -> Iterator[Shown]:
         """Yield the file's pictures."""
         del notify
-        with open_video(self.name) as video:
+        with open_video(self.name) as video, contextlib.ExitStack() as opened:
             self.counts.height, self.counts.width = video.info.height, video.info.width
             begun = self.clock.now()
+            large = opened.enter_context(open_video(self.name)).frames() if self._pictures else None
             for frame in video.frames(spec):
                 if self.is_live:
                     self.sleep_until(begun + frame.seconds)
@@ -86,4 +103,16 @@ class FileSource(Stoppable):
                     return
                 self.counts.num_frames += 1
                 self.counts.num_damaged = video.lost_frames
-                yield Shown(frame.seconds, lambda pixels=frame.pixels: pixels)
+                own = _same(frame, large)
+                yield Shown(
+                    frame.seconds,
+                    lambda pixels=frame.pixels: pixels,
+                    read_picture=None if own is None else lambda pixels=own.pixels: pixels,
+                )
+
+
+def _same(frame: Frame, large: Iterator[Frame] | None) -> Frame | None:
+    """Return the same frame of another reading, at its own size; None where there is no other, or it ended."""
+    if large is None:
+        return None
+    return next((other for other in large if other.index >= frame.index), None)

@@ -7,8 +7,9 @@ from collections import deque
 from vidette.classifier.stepper import StreamState
 from vidette.errors import VideoError
 from vidette.prediction.decision import Decider
-from vidette.streaming.base import Shown
+from vidette.streaming.base import Shown, Source
 from vidette.streaming.clock import Tick
+from vidette.streaming.records import SourceReport
 
 __all__ = ["StreamTally"]
 
@@ -59,3 +60,18 @@ class StreamTally:
         self.num_answered += 1
         self.lag_sum += lag_seconds
         self.largest_lag = max(self.largest_lag, lag_seconds)
+
+    def report(self, source: Source, *, num_skipped: int) -> SourceReport:
+        """Return what the run came to for this source."""
+        return SourceReport(
+            source=source.name,
+            num_frames=source.counts.num_frames,
+            num_answered=self.num_answered,
+            num_skipped=num_skipped,
+            num_damaged=source.counts.num_damaged,
+            num_returns=source.counts.num_returns,
+            num_events=self.num_events,
+            mean_lag_seconds=self.lag_sum / self.num_answered if self.num_answered else float("nan"),
+            largest_lag_seconds=self.largest_lag if self.num_answered else float("nan"),
+            error=self.error,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -9,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vidette.streaming.records import Decided, Note, Record, Score, Status
+from vidette.streaming.drift import Signal
+from vidette.streaming.records import Decided, Drifted, Note, Record, Score, Status
 
 __all__ = ["TerminalView"]
 
@@ -28,6 +31,7 @@ class TerminalView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._latest: dict[str, Score] = {}
+        self._signals: dict[str, dict[str, Signal]] = {}
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(
@@ -46,6 +50,9 @@ class TerminalView:
             line.append(f"  {event.confidence:.1%}  ")
             line.append(record.source, style="dim")
             self._console.print(line, soft_wrap=True, highlight=False)
+        elif isinstance(record, Drifted):
+            self._keep(record)
+            self._console.print(_signal_line(record), soft_wrap=True, highlight=False)
         else:
             self._console.print(_note_line(record), soft_wrap=True, highlight=False)
 
@@ -54,8 +61,27 @@ class TerminalView:
         if self._live is not None:
             self._live.stop()
 
+    def _keep(self, record: Drifted) -> None:
+        """Remember the signals that go on; the dictionary is replaced, since another thread draws."""
+        signal, going_on = record.signal, dict(self._signals.get(record.source, {}))
+        going_on.pop(signal.kind, None)
+        if signal.stop_seconds is None:
+            going_on[signal.kind] = signal
+        self._signals[record.source] = going_on
+
     def _picture(self) -> RenderableType:
-        return Group(*(_source_lines(score) for score in list(self._latest.values())))
+        scores = list(self._latest.values())
+        return Group(*(_source_lines(score, self._signals.get(score.source, {})) for score in scores))
+
+
+def _signal_line(record: Drifted) -> Text:
+    signal = record.signal
+    if signal.stop_seconds is None:
+        return Text(
+            f"{signal.kind} since {signal.start_seconds:.1f} s: {record.source}: {signal.text}", "yellow"
+        )
+    times = f"{signal.start_seconds:.1f} to {signal.stop_seconds:.1f} s"
+    return Text(f"{signal.kind} is over, {times}: {record.source}", "dim")
 
 
 def _note_line(note: Note) -> Text:
@@ -63,8 +89,8 @@ def _note_line(note: Note) -> Text:
     return Text(f"{note.kind}: {source}{note.text}", style="dim" if note.kind == "returned" else "yellow")
 
 
-def _source_lines(score: Score) -> RenderableType:
-    """Return one source's picture: its name and answer, bars of the best labels, and how it fares."""
+def _source_lines(score: Score, signals: Mapping[str, Signal]) -> RenderableType:
+    """Return one source's picture: its name and answer, bars of the best labels, how it fares, what drifts."""
     head = Text(f"{score.source}  ", style="dim")
     head.append(f"{score.label} {score.probability:.0%}", style="bold")
     head.append(f"  at {score.window.stop_seconds:.1f} s", style="dim")
@@ -73,7 +99,11 @@ def _source_lines(score: Score) -> RenderableType:
         share = float(score.smoothed[k])
         bar = ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH)
         table.add_row(Text(score.classes[int(k)]), bar, Text(f"{share:.0%}"))
-    return Group(head, table, _status_line(score.status))
+    drifting = [
+        Text(f"doubtful: {signal.kind} since {signal.start_seconds:.0f} s", "bold yellow")
+        for signal in signals.values()
+    ]
+    return Group(head, table, _status_line(score.status), *drifting)
 
 
 def _status_line(status: Status) -> Text:
