@@ -47,7 +47,8 @@ from vidette.prediction.steps import NO_DECISION, Steps, follow, step_file
 from vidette.streaming.live import new_stepper, run
 from vidette.streaming.records import Decided, Record, Score
 from vidette.streaming.sources import FileSource
-from vidette.training.recipe import named_recipe, with_options
+from vidette.training.recipe import with_options
+from vidette.training.recipes import named_recipe
 from vidette.training.run import train
 from vidette.video.clip import ClipSpec
 from vidette.video.motion import CLASSES, draw_clip, write_motion_clips, write_untrimmed

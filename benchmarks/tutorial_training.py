@@ -38,9 +38,10 @@ from vidette.data.store import ArrayStore
 from vidette.models import build_model
 from vidette.models.backbone import load_imagenet_weights
 from vidette.training.features import FeatureDataset, FeatureStore
-from vidette.training.fold import recipe_spec
 from vidette.training.loop import EpochRecord, fit
-from vidette.training.recipe import ModelSettings, Recipe, named_recipe, with_options
+from vidette.training.recipe import ModelSettings, Recipe, with_options
+from vidette.training.recipes import named_recipe
+from vidette.training.start import recipe_spec
 from vidette.video.augmentation import Augmentation
 from vidette.video.transforms import pixels_tensor
 

@@ -245,29 +245,9 @@ def test_compare_prints_one_row_a_model(motion_clips, tmp_path):
     done = vidette("compare", motion_clips, "--models", "frame_cnn,conv4d", *quick)
     assert done.returncode == 2
     assert "conv4d" in done.stderr
-    for entry, message in (("conv3d_small:hidden=4", "hidden"), ("frame_cnn", "twice"), ("frame_cnn:model=x", "model=")):
-        done = vidette("compare", motion_clips, "--models", f"frame_cnn,{entry}", *quick)
-        assert done.returncode == 2
-        assert message in done.stderr
     done = vidette("compare", motion_clips, "--models", "frame_cnn,cnn_gru", "--model", "cnn_gru", *quick)
     assert done.returncode == 2
     assert "--models" in done.stderr
-
-
-def test_compare_sets_recipes_of_one_model_side_by_side_and_chooses_in_each_fold(motion_clips, tmp_path):
-    (tmp_path / "wide.toml").write_text(
-        "[clip]\nnum_frames = 8\nsize = 32\n[model]\nmodel = 'conv3d_small'\nweights = 'none'\nchannels = 4\n"
-    )
-    models = f"conv3d_small:channels=2:dropout=0.1,{tmp_path / 'wide.toml'}"
-    options = ["--recipe", "motion", "--size", "32", "--num-frames", "8", "--smoke", "--folds", "2"]
-    done = vidette("compare", motion_clips, "--models", models, *options, "--out", tmp_path / "c")
-    assert done.returncode == 0, done.stderr
-    narrow, wide = tmp_path / "c" / "conv3d_small-channels=2-dropout=0.1", tmp_path / "c" / "wide"
-    assert "channels = 2\n" in (narrow / "recipe.toml").read_text()
-    assert "channels = 4\n" in (wide / "recipe.toml").read_text()
-    lines = done.stdout.splitlines()
-    assert any(line.startswith("chosen ") for line in lines)
-    assert any("validation clips" in line and "wide" in line for line in lines)
 
 
 def test_import_makes_a_state_dict_a_classifier(motion_clips, tmp_path):

@@ -11,7 +11,8 @@ from vidette.data.layouts import LayoutName, LayoutOptions, read_layout
 from vidette.evaluation.run import Evaluation, evaluate
 from vidette.prediction.files import FilePrediction, predict_file
 from vidette.training.cross_validation import FoldsBy
-from vidette.training.recipe import Recipe, named_recipe
+from vidette.training.recipe import Recipe
+from vidette.training.recipes import named_recipe
 from vidette.training.run import TrainingRun, fitted_recipe, new_run_folder
 from vidette.training.run import train as train_run
 

@@ -81,7 +81,9 @@ def train(
     source: Annotated[Path, typer.Argument(help="clips/<class>/<video>, a CSV, or another layout.")],
     *,
     out: Annotated[Path | None, typer.Option(help="The run folder. [dim]\\[runs/SOURCE-MODEL][/dim]")] = None,
-    recipe: Annotated[str, typer.Option(help="default, motion, resnet18-rnn, or a TOML file.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(help="default, change, motion, resnet18-rnn, or a TOML file.")
+    ] = "default",
     folds: Annotated[
         str | None,
         typer.Option(help="Cross-validate: a number of folds, or 'column', the manifest's own folds."),
@@ -99,7 +101,8 @@ def train(
 ) -> None:
     """Train on labelled clips; leaves a run folder with classifier, honest score and report."""
     from vidette.cli_view import consistency_table, listening, metrics_table
-    from vidette.training.recipe import named_recipe, read_recipe
+    from vidette.training.recipe import read_recipe
+    from vidette.training.recipes import named_recipe
     from vidette.training.run import fitted_recipe, new_run_folder
     from vidette.training.run import train as train_run
 

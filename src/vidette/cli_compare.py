@@ -43,7 +43,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the runs. [dim]\\[runs/SOURCE-compared][/dim]")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="default, motion, resnet18-rnn, or a TOML file.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(help="default, change, motion, resnet18-rnn, or a TOML file.")
+    ] = "default",
     folds: Annotated[
         str | None,
         typer.Option(help="Cross-validate: a number of folds, or 'column', the manifest's own folds."),
@@ -98,7 +100,7 @@ def _recipe_of(entry: str, source: Path, *, start: str, given: Mapping[str, Any]
     Options of the command line are for every entry whose model takes them, those of the entry for it alone.
     """
     from vidette.models import MODELS, model_kind, model_options
-    from vidette.training.recipe import named_recipe
+    from vidette.training.recipes import named_recipe
     from vidette.training.run import fitted_recipe
 
     what, *pairs = _OPTION.split(entry)

@@ -62,6 +62,10 @@ def evaluate(
             help="At most so many clips are disturbed. [dim]\\[100][/dim]", min=1, rich_help_panel=_DISTURBED
         ),
     ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(help="Average the answers to so many crops of each clip. [dim]\\[1][/dim]", min=1, max=6),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a report, a new HTML file.")] = None,
     on_damage: Annotated[
         Literal["raise", "skip"], typer.Option(help="A damaged file: stop, or leave it out and say so.")
@@ -83,16 +87,26 @@ def evaluate(
     along_time = stream_settings(options)
     if along_time is not None:
         disturbing = {"corruptions": corruptions, "levels": levels, "adversarial": adversarial}
-        refuse("is not for --stream", source=source, report=report, num_clips=num_clips, **disturbing)
+        refuse(
+            "is not for --stream", source=source, report=report, views=views, num_clips=num_clips, **disturbing
+        )
         evaluate_along_time(classifier, along_time, runtime=runtime, device=device, as_json=as_json)
         return
     wanted = disturbance(corruptions=corruptions, levels=levels, adversarial=adversarial, num_clips=num_clips)
+    if views is not None:
+        refuse("is not for --views", corruptions=corruptions, adversarial=adversarial)
     _check_report(report, overwrite=overwrite)
     loaded = Classifier.load(classifier, runtime=runtime, device=device)
     clips, name = _clips_of(classifier, source, options)
     with progress_bar(_err, "testing") as on_progress:
         result = evaluate_clips(
-            loaded, clips, cache=ClipCache(), split_name=name, on_damage=on_damage, on_progress=on_progress
+            loaded,
+            clips,
+            cache=ClipCache(),
+            split_name=name,
+            views=views or 1,
+            on_damage=on_damage,
+            on_progress=on_progress,
         )
     disturbed = disturb(loaded, clips, wanted, cache=ClipCache(), on_damage=on_damage, console=_err)
     if report:
@@ -119,6 +133,8 @@ def _show(name: str, result: Evaluation, disturbed: Disturbed) -> None:
     from vidette.cli_view import consistency_table, metrics_table
 
     _out.print(metrics_table([(name, result.metrics)]))
+    if result.views > 1:
+        _out.print(f"Each answer is the mean of {result.views} views of a clip, its picture whole and cropped.")
     if result.consistency:
         _out.print(consistency_table(result.consistency))
     for line in result.consistency.reading() if result.consistency else ():
@@ -145,7 +161,11 @@ def _write_evaluation_report(path: Path, classifier: Any, result: Evaluation, di
         path,
         title=f"{classifier.model_name} on {result.split_name}",
         evaluation=result,
-        classifier_facts={"model": classifier.model_name, "input": repr(classifier.spec)},
+        classifier_facts={
+            "model": classifier.model_name,
+            "input": repr(classifier.spec),
+            "views": f"{result.views} of each clip",
+        },
         frames_of=lambda i: cache.load(expand_windows([result.clips[i]], classifier.spec)[0], classifier.spec),
         robustness=disturbed.robustness,
         attacks=disturbed.attacks,

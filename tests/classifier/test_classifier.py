@@ -36,7 +36,7 @@ def clips(count=3, frames=4, seed=0):
 def test_saved_and_loaded_gives_the_same_answer(name, runtime, tmp_path):
     """Label names, spec and calibration come back with the weights (the tutorial saved weights only)."""
     first = make(name, spec=replace(SPEC, num_frames=8))
-    first.save(tmp_path / "clf")
+    first.save(tmp_path / "clf", onnx=runtime == "auto")
     second = Classifier.load(tmp_path / "clf", runtime=runtime)
     assert second.classes == first.classes
     assert second.spec == first.spec
@@ -95,20 +95,20 @@ def test_a_clip_of_17_frames_is_refused_where_4_were_trained():
 
 
 def test_an_existing_folder_is_kept_unless_overwritten(tmp_path):
-    make().save(tmp_path / "clf")
+    make().save(tmp_path / "clf", onnx=False)
     with pytest.raises(OutputExistsError, match="overwrite"):
-        make(classes=("a", "b")).save(tmp_path / "clf")
+        make(classes=("a", "b")).save(tmp_path / "clf", onnx=False)
     assert Classifier.load(tmp_path / "clf").classes == ("fall", "walk", "wave")
-    make(classes=("a", "b")).save(tmp_path / "clf", overwrite=True)
+    make(classes=("a", "b")).save(tmp_path / "clf", overwrite=True, onnx=False)
     assert Classifier.load(tmp_path / "clf").classes == ("a", "b")
     assert [p.name for p in tmp_path.iterdir()] == ["clf"]
 
 
 def test_a_failed_save_leaves_nothing_and_keeps_the_old(tmp_path):
-    make().save(tmp_path / "clf")
+    make().save(tmp_path / "clf", onnx=False)
     broken = replace(make(classes=("a", "b")), training_statistics={"x": object()})
     with pytest.raises(TypeError):
-        broken.save(tmp_path / "clf", overwrite=True)
+        broken.save(tmp_path / "clf", overwrite=True, onnx=False)
     assert [p.name for p in tmp_path.iterdir()] == ["clf"]
     assert Classifier.load(tmp_path / "clf").classes == ("fall", "walk", "wave")
 
@@ -119,6 +119,7 @@ def test_no_pickle_is_written(tmp_path):
         "classifier.json",
         "weights.safetensors",
         "backbone.onnx",
+        "step.onnx",
     }
 
 
@@ -145,14 +146,14 @@ def other_classes(folder):
 
 @pytest.mark.parametrize("damage", [damage_json, drop_classes, truncate_weights, other_classes])
 def test_a_damaged_folder_is_one_clear_error(damage, tmp_path):
-    make().save(tmp_path / "clf")
+    make().save(tmp_path / "clf", onnx=False)
     damage(tmp_path / "clf")
     with pytest.raises(ClassifierError, match=r"classifier\.json|weights\.safetensors"):
         Classifier.load(tmp_path / "clf")
 
 
 def test_an_unknown_spec_field_names_the_nearest(tmp_path):
-    make().save(tmp_path / "clf")
+    make().save(tmp_path / "clf", onnx=False)
     path = tmp_path / "clf" / "classifier.json"
     path.write_text(path.read_text().replace('"num_frames"', '"num_frame"'))
     with pytest.raises(SettingError, match="did you mean 'num_frames'"):

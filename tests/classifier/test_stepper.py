@@ -188,14 +188,14 @@ def test_a_stream_shorter_than_a_clip_ends_with_its_last_frame_repeated():
 def test_exports_are_kept_and_belong_to_their_weights(tmp_path, monkeypatch):
     classifier = make("frame_cnn")
     Stepper(classifier, folder=tmp_path)
-    (kept,) = tmp_path.glob("*.onnx")
+    (kept,) = tmp_path.glob("*/step.onnx")
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported again"))
     assert Stepper(classifier, folder=tmp_path).runtime == "onnx"
     monkeypatch.undo()
     with torch.no_grad():
         classifier.model.head.classify.bias += 1
     Stepper(classifier, folder=tmp_path)
-    assert len(list(tmp_path.glob("*.onnx"))) == 2
+    assert len(list(tmp_path.glob("*/step.onnx"))) == 2
     kept.write_bytes(b"no model")
     with torch.no_grad():
         classifier.model.head.classify.bias -= 1
@@ -211,6 +211,31 @@ def test_a_step_that_differs_from_torch_is_refused(tmp_path):
     step = TorchStep(classifier.model, rows=2, device=torch.device("cpu"))
     with pytest.raises(ClassifierError, match=r"differ by .*expected at most 1e-04: use runtime 'torch'"):
         check_step_parity(step, exported, torch.randn(2, 3, SIZE, SIZE))
+
+
+@pytest.mark.parametrize(("name", "files"), [("cnn_gru", 2), ("shift", 1)])
+def test_a_saved_classifier_streams_without_another_export(name, files, tmp_path, monkeypatch):
+    classifier, pixels = make(name), frames(2 * T)
+    folder = classifier.save(tmp_path / "clf")
+    assert len(list(folder.glob("*.onnx"))) == files, "what is computed of each frame alone is written once"
+    loaded = Classifier.load(folder)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported again"))
+    for state in ("window", "carry"):
+        stepper = Stepper(loaded, state=state, folder=tmp_path / "cache")
+        assert stepper.runtime == "onnx"
+        answers, _ = pushed(stepper, pixels)
+        expected, _ = pushed(Stepper(classifier, runtime="torch", state=state), pixels)
+        assert np.abs(np.stack(answers[T - 1 :]) - np.stack(expected[T - 1 :])).max() <= 1e-4
+    assert not (tmp_path / "cache").exists()
+    assert Classifier.load(folder, runtime="torch").step_path is None
+
+
+def test_a_damaged_saved_step_is_exported_again(tmp_path):
+    folder = make("frame_cnn").save(tmp_path / "clf")
+    (folder / "step.onnx").write_bytes(b"no model")
+    stepper = Stepper(Classifier.load(folder), folder=tmp_path / "cache")
+    assert stepper.runtime == "onnx"
+    assert [path.name for path in tmp_path.glob("cache/*/*")] == ["step.onnx"], "the saved backbone is used"
 
 
 class _Data(Head):
@@ -243,6 +268,7 @@ def test_a_step_that_cannot_be_exported_runs_in_torch_and_says_so(tmp_path):
     assert "torch runs the step: the model's step cannot be written as ONNX" in stepper.notes[0]
     with pytest.raises(ClassifierError, match="cannot be written as ONNX"):
         Stepper(classifier, runtime="onnx", folder=tmp_path)
+    assert not (classifier.save(tmp_path / "clf") / "step.onnx").exists()
 
 
 @pytest.mark.parametrize(

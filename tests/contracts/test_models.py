@@ -27,6 +27,7 @@ VARIANTS = {
     "change all levels": ("change", {"backbone": "resnet18", "levels": "all", "grid": 2}),
     "frame_cnn difference": ("frame_cnn", {"input": "difference"}),
     "cnn_gru rgb+difference": ("cnn_gru", {"input": "rgb+difference"}),
+    "cnn_gru motion": ("cnn_gru", {"input": "motion"}),
     "shift rgb+difference": ("shift", {"input": "rgb+difference"}),
     "conv3d_small rgb+difference": ("conv3d_small", {"input": "rgb+difference"}),
 }

@@ -13,6 +13,7 @@ from vidette.errors import InputMismatchError, MissingVideoError, SettingError, 
 from vidette.evaluation import run
 from vidette.evaluation.run import evaluate
 from vidette.prediction.files import predict_file
+from vidette.video.augmentation import view_crops
 from vidette.video.clip import Clip, ClipSpec, SpanRange
 from vidette.video.writer import write_video
 
@@ -219,3 +220,27 @@ def test_a_file_that_is_gone_is_skipped_when_told(fake_classifier, tmp_path, sam
     found = evaluate(classifier, clips, cache=cache, on_damage="skip")
     assert found.metrics.n == 1
     assert "gone.mp4" in found.skipped[0]
+
+
+def test_the_answers_to_several_views_are_averaged(fake_classifier, given):
+    clips, cache = given
+    rng = np.random.default_rng(3)
+    for name, clip in cache.clips.items():
+        noisy = rng.integers(0, 60, clip.pixels.shape, dtype=np.uint8) + clip.pixels // 2
+        cache.clips[name] = Clip(noisy, clip.seconds)
+    one = evaluate(fake_classifier(SPEC), clips, cache=cache)
+    three = evaluate(fake_classifier(SPEC), clips, cache=cache, views=3, batch_size=7)
+    again = evaluate(fake_classifier(SPEC), clips, cache=cache, views=3, batch_size=20, consistency=False)
+    assert (one.views, three.views, three.to_dict()["views"]) == (1, 3, 3)
+    assert three.predictions.logits == pytest.approx(again.predictions.logits, abs=1e-4)
+    for row, clip in enumerate(three.clips):
+        whole = cache.clips[clip.path.name]
+        crops = [Clip(pixels, whole.seconds) for pixels in view_crops(whole.pixels, 3)]
+        expected = fake_classifier(SPEC).logits(crops).mean(axis=0)
+        assert three.predictions.logits[row] == pytest.approx(expected, abs=1e-4)
+    assert abs(three.predictions.logits - one.predictions.logits).max() > 1e-3
+    assert three.consistency == one.consistency  # single frames and shuffled frames are of one view
+    with pytest.raises(SettingError, match="number of views is 7"):
+        evaluate(fake_classifier(SPEC), clips, cache=cache, views=7)
+    with pytest.raises(SettingError, match="number of views is 0"):
+        evaluate(fake_classifier(SPEC), clips, cache=cache, views=0)

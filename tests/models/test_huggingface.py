@@ -4,12 +4,16 @@ import importlib.util
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from vidette.errors import SettingError
 from vidette.models import build_model
-from vidette.models.weights import load_weights
+from vidette.models.huggingface import source_clip, source_normalisation
+from vidette.models.weights import load_weights, weights_normalisation
+from vidette.video.clip import Clip, ClipSpec
+from vidette.video.transforms import clip_tensor
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None,
@@ -111,6 +115,43 @@ def test_faults_are_one_clear_error(tmp_path, monkeypatch):
     transformers.BertConfig(**TINY).save_pretrained(tmp_path)
     with pytest.raises(SettingError, match="is a bert, not a video classifier"):
         built(tmp_path)
+
+
+@installed
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("VideoMAEImageProcessor", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}),
+        ("VideoMAEImageProcessor", {"do_normalize": False}),
+        ("VivitImageProcessor", {}),
+        ("VivitImageProcessor", {"offset": False, "rescale_factor": 1 / 255, "image_mean": [0.3, 0.4, 0.5]}),
+        ("TimesformerVideoProcessor", {}),
+        ("VJEPA2VideoProcessor", {"image_std": [0.2, 0.3, 0.4], "do_resize": False}),
+    ],
+)
+def test_a_clip_becomes_the_numbers_that_the_networks_own_preprocessor_makes(name, values, tmp_path):
+    import transformers
+
+    shape = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor = getattr(transformers, name)(**shape, **values)
+    processor.save_pretrained(tmp_path)
+    mean, std = source_normalisation(str(tmp_path))
+    spec = ClipSpec(num_frames=4, height=32, width=32, mean=mean, std=std)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    theirs = processor(list(pixels), return_tensors="pt")
+    theirs = next(value for key, value in theirs.items() if "pixel_values" in key)
+    ours = clip_tensor([Clip(pixels, np.arange(4.0))], spec)
+    assert torch.allclose(theirs.float(), ours, atol=1e-4)
+
+
+@installed
+def test_a_source_says_its_shape_and_one_without_preprocessor_no_normalisation(folder, tmp_path):
+    assert source_clip(str(folder)) == {"num_frames": 4, "size": 32}
+    assert source_normalisation(str(folder)) is None
+    assert weights_normalisation("imagenet", backbone=None, model=f"hf:{folder}") is None
+    (folder / "preprocessor_config.json").write_text("{")
+    with pytest.raises(SettingError, match=r"its preprocessor_config\.json could not be read"):
+        source_normalisation(str(folder))
 
 
 def test_without_transformers_the_error_says_what_to_install(monkeypatch):

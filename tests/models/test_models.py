@@ -102,6 +102,27 @@ def test_motion_input_is_the_change_since_the_frame_before():
     assert torch.equal(MotionInput("difference")(x), both[:, :, 3:])
 
 
+def test_motion_as_input_holds_what_moves_and_nothing_else():
+    x = torch.rand(1, 1, 3, 12, 12, generator=torch.Generator().manual_seed(0)).repeat(1, 5, 1, 1, 1)
+    still = MotionInput("motion")(x)
+    assert still.shape == (1, 5, 2, 12, 12)
+    assert still.max() < 0.02
+    moving = x.clone()
+    moving[0, 2, :, 3:5, 6:9] += 2.0  # in the third frame only
+    away, change = MotionInput("motion")(moving)[0].unbind(1)
+    assert (away[2, 3:5, 6:9] > 0.5).all()
+    assert away[[0, 1, 3, 4]].max() < 0.02
+    assert (change[2:4, 3:5, 6:9] > 0.5).all()
+    outside = torch.ones(12, 12, dtype=torch.bool)
+    outside[3:5, 6:9] = False
+    assert max(float(away[:, outside].max()), float(change[:, outside].max())) < 0.02
+
+
+def test_a_motion_input_has_no_step():
+    with pytest.raises(SettingError, match="no step: its input is what differs from the median"):
+        small("cnn_gru", backbone="small", input="motion").initial_state()
+
+
 def test_a_bidirectional_last_readout_has_read_the_whole_clip_both_ways():
     torch.manual_seed(0)
     model = small("cnn_gru", backbone="small", bidirectional=True, readout="last").eval()

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from vidette.errors import OutputExistsError, SettingError
 from vidette.training import compare as compare_module
 from vidette.training.compare import compare
-from vidette.training.recipe import named_recipe, with_options
+from vidette.training.recipe import with_options
+from vidette.training.recipes import named_recipe
 
 QUICK = {"size": 32, "num_frames": 8, "epochs": 1}
 
@@ -83,7 +86,52 @@ def test_what_cannot_be_compared_is_refused(motion_clips, tmp_path):
         compare(motion_clips, mixed, tmp_path / "a")
 
 
-def test_folds_give_the_scores(motion_clips, tmp_path):
-    found = compare(motion_clips, recipes("frame_cnn", "conv3d_small"), tmp_path / "a", folds=2, smoke=True)
-    assert found.rows[0].n == 96
-    assert "by folds" in found.scored_on
+@pytest.fixture(scope="module")
+def crossed(motion_clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp("crossed") / "out"
+    return compare(motion_clips, recipes("frame_cnn", "conv3d_small"), out, folds=2, smoke=True)
+
+
+def test_folds_give_the_scores(crossed):
+    assert crossed.rows[0].n == 96
+    assert "by folds" in crossed.scored_on
+
+
+def test_every_fold_is_answered_by_the_model_that_validates_best(crossed):
+    chosen, right = crossed.chosen, []
+    assert chosen.by == "validation_loss"
+    for number, fold in enumerate(chosen.folds):
+        kept = {
+            name: json.loads((crossed.folder / name / f"folds/honest/fold-{number}/answers.json").read_text())
+            for name in ("frame_cnn", "conv3d_small")
+        }
+        assert fold.scores == {name: answers["validation_loss"] for name, answers in kept.items()}
+        assert fold.model == min(fold.scores, key=fold.scores.get)
+        answers = kept[fold.model]
+        right += [answers["classes"][np.argmax(row["logits"])] == row["label"] for row in answers["test"]]
+    assert len(right) == chosen.metrics.n == 96
+    assert chosen.metrics.accuracy == pytest.approx(np.mean(right))
+    assert chosen.metrics.num_groups == 12  # the interval is over scenes
+    assert json.loads((crossed.folder / "comparison.json").read_text())["chosen"] == chosen.to_dict()
+    with (crossed.folder / "comparison.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert (last["model"], float(last["accuracy"])) == ("chosen", chosen.metrics.accuracy)
+
+
+def test_a_run_without_its_folds_answers_is_trained_again(crossed, motion_clips, tmp_path, monkeypatch):
+    out = tmp_path / "copy"
+    shutil.copytree(crossed.folder, out)
+    (out / "frame_cnn/folds/honest/fold-1/answers.json").unlink()
+    trained = []
+    real = compare_module.train
+    monkeypatch.setattr(
+        compare_module, "train", lambda *a, **k: trained.append(k["recipe"].model.model) or real(*a, **k)
+    )
+    again = compare(motion_clips, recipes("frame_cnn", "conv3d_small"), out, folds=2, smoke=True)
+    assert trained == ["frame_cnn"]
+    assert again.chosen.to_dict() == crossed.chosen.to_dict()
+
+
+def test_a_trial_is_not_taken_for_the_comparison(crossed, motion_clips):
+    with pytest.raises(OutputExistsError, match="smoke differ"):
+        compare(motion_clips, recipes("frame_cnn", "conv3d_small"), crossed.folder, folds=2)

@@ -9,7 +9,9 @@ from vidette.data.split import SplitPlan, split_manifest
 from vidette.evaluation.abstain import find_abstaining
 from vidette.evaluation.reference import find_reference
 from vidette.training.fold import train_fold
-from vidette.training.recipe import RECIPES, with_options
+from vidette.training.lr_finder import RateSearch
+from vidette.training.recipe import with_options
+from vidette.training.recipes import RECIPES
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +92,26 @@ def test_every_setting_reaches_the_training(manifest, tmp_path):
     assert again == plain
 
 
-def test_a_flip_of_left_and_right_is_warned_of_where_it_happens(manifest, tmp_path):
-    _, said = trained(manifest, tmp_path / "a", flip=True)
-    assert [line for line in said if "--no-flip" in line and "left" in line]
-    _, said = trained(manifest, tmp_path / "b")
-    assert not [line for line in said if "flip" in line]
+def test_a_fold_learns_at_the_rate_found_on_its_own_training_clips(manifest, tmp_path):
+    quick = {"size": 32, "num_frames": 4, "epochs": 1, "accelerator": "cpu", "batch_size": 16, "grid": 1}
+    more = {"find_learning_rate": True, "schedule": "constant", "warmup_fraction": 0.0}
+    recipe = with_options(RECIPES["motion"], {**quick, **more})
+    split, lines = split_manifest(manifest, SplitPlan()), Lines()
+
+    def learning_rate(**resume):
+        result = train_fold(
+            manifest, split, recipe, cache=ClipCache(), folder=tmp_path, listener=lines, **resume
+        )
+        (tmp_path / "checkpoint.pt").unlink()
+        kept = RateSearch.read(tmp_path / "learning_rate.json")
+        assert result.classifier.training_statistics["learning_rate"] == kept.suggestion
+        assert result.fit.history[0].learning_rate == pytest.approx(kept.suggestion)
+        assert kept.line() in lines.said
+        return kept.suggestion
+
+    found = learning_rate()
+    assert found != recipe.train.learning_rate
+    kept = RateSearch((1e-4, 1e-3), (1.0, 0.5), 1e-3)
+    kept.write(tmp_path / "learning_rate.json")
+    assert learning_rate(resume=True) == 1e-3  # an interrupted run goes on at its rate
+    assert learning_rate() == found

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vidette.errors import SettingError
-from vidette.training.lr_finder import find_learning_rate
+from vidette.errors import ClassifierError, SettingError
+from vidette.training.lr_finder import RateSearch, find_learning_rate
 from vidette.training.recipe import TrainSettings
 
 
@@ -72,3 +72,23 @@ def test_clips_that_are_not_finite_are_named():
 def test_a_range_that_cannot_be(wrong):
     with pytest.raises(SettingError, match="expected 0 < lowest < highest"):
         search(**wrong)
+
+
+def test_what_was_found_is_read_as_it_was_written(tmp_path):
+    found = search()[1]
+    found.write(tmp_path / "rate.json")
+    assert RateSearch.read(tmp_path / "rate.json") == found
+    (tmp_path / "rate.json").write_text("{}")
+    with pytest.raises(ClassifierError, match="cannot be read"):
+        RateSearch.read(tmp_path / "rate.json")
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 30), (32, 40), (1000, 100)])
+def test_a_search_is_short_beside_the_run(epochs, steps):
+    data = Points()
+    torch.manual_seed(2)
+    settings = TrainSettings(batch_size=8, accelerator="cpu", epochs=epochs)
+    found = find_learning_rate(
+        nn.Linear(6, 2), data, settings, prepare=lambda x: x, num_classes=2, highest=1e-3
+    )
+    assert len(found.rates) == steps

@@ -3,7 +3,8 @@
 import pytest
 
 from vidette.errors import SettingError
-from vidette.training.recipe import RECIPES, Recipe, named_recipe, read_recipe, with_options, write_recipe
+from vidette.training.recipe import Recipe, read_recipe, with_options, write_recipe
+from vidette.training.recipes import RECIPES, named_recipe
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

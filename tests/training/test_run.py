@@ -1,14 +1,16 @@
 """A whole run on drawn clips: what is left in the folder, and what a user may do wrong."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
 import vidette
 from vidette.classifier.classifier import Classifier
 from vidette.errors import ManifestError, OutputExistsError, SettingError, SplitError
-from vidette.training.recipe import RECIPES, with_options
-from vidette.training.run import read_run, train
+from vidette.training.recipe import with_options
+from vidette.training.recipes import RECIPES
+from vidette.training.run import SilentListener, fitted_recipe, new_run_folder, read_run, train
 
 QUICK = {"size": 32, "num_frames": 8, "epochs": 2, "accelerator": "cpu"}
 RECIPE = with_options(RECIPES["motion"], {**QUICK, "model": "conv3d_small"})
@@ -124,3 +126,41 @@ def test_faults_of_the_clips_are_named_before_anything_is_made(motion_clips, tmp
     with pytest.raises(SplitError, match="at least 3 clips"):
         train(one, recipe=RECIPE, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_mirroring_is_warned_of_once_by_names_and_by_clips_and_only_where_clips_are_mirrored(
+    motion_clips, tmp_path
+):
+    class Lines(SilentListener):
+        def __init__(self):
+            self.about_flip = []
+
+        def say(self, text):
+            self.about_flip += [text] if "--no-flip" in text else []
+
+    heard, quiet = Lines(), Lines()
+    mirrored = with_options(RECIPE, {"flip": True})
+    train(motion_clips, recipe=mirrored, out=tmp_path / "a", folds=2, smoke=True, listener=heard)
+    by_names, by_clips = heard.about_flip
+    assert "class" in by_names
+    assert "left and right (told apart in" in by_clips
+    train(motion_clips, recipe=RECIPE, out=tmp_path / "b", smoke=True, listener=quiet)
+    assert quiet.about_flip == []
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra 'transformers'")
+def test_a_network_of_transformers_is_trained_on_what_its_own_preprocessor_gives(motion_clips, tmp_path):
+    import transformers
+
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.VideoMAEConfig(image_size=32, patch_size=16, num_frames=4, num_labels=2, **tiny)
+    transformers.VideoMAEForVideoClassification(config).save_pretrained(tmp_path / "net")
+    transformers.VideoMAEImageProcessor(image_mean=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "net")
+    wanted = fitted_recipe(
+        motion_clips, RECIPES["default"], {"model": f"hf:{tmp_path / 'net'}", "frozen": False}
+    )
+    assert (wanted.clip.num_frames, wanted.clip.size) == (4, 32)
+    spec = train(motion_clips, recipe=wanted, out=tmp_path / "run", smoke=True).classifier.spec
+    assert spec.mean == pytest.approx((0.1, 0.2, 0.3))
+    assert spec.std == pytest.approx((0.5, 0.5, 0.5))
+    assert new_run_folder(tmp_path, motion_clips, "hf:some/net") == tmp_path / "clips-net"

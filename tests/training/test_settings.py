@@ -10,7 +10,14 @@ from vidette.video.augmentation import Augmentation
 
 NEW_AND_OFF = {
     AugmentSettings: ("hue", "blur", "noise", "erase", "time_shift", "time_jitter", "speed", "mixup", "cutmix"),
-    TrainSettings: ("unfreeze_epochs", "freeze_batchnorm", "balanced_sampling", "ema_decay", "swa_start"),
+    TrainSettings: (
+        "find_learning_rate",
+        "unfreeze_epochs",
+        "freeze_batchnorm",
+        "balanced_sampling",
+        "ema_decay",
+        "swa_start",
+    ),
 }
 
 

@@ -20,9 +20,9 @@ from vidette.models import build_model
 from vidette.streaming.live import run
 from vidette.streaming.records import Note, Score
 from vidette.streaming.sources import FileSource
-from vidette.training.fold import recipe_spec
 from vidette.training.recipe import Recipe, with_options
 from vidette.training.run import fitted_recipe
+from vidette.training.start import recipe_spec
 from vidette.video.clip import Clip, ClipSpec, SpanRange
 from vidette.video.frames_folder import open_frames
 from vidette.video.motion_crop import clip_pixels, motion_box, motion_energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vidette.classifier.onnx import export_onnx
 from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
+from vidette.classifier.step_runtime import NotExportedError, export_step
 from vidette.errors import ClassifierError, InputMismatchError, OutputExistsError, SettingError, StorageError
 from vidette.models import VideoModel, build_model
 from vidette.models.backbone import PACKAGED_BACKBONE, imagenet_normalisation
@@ -31,7 +33,8 @@ __all__ = ["Classifier", "Runtime"]
 
 Runtime = Literal["auto", "torch", "onnx"]
 _FORMAT = 1
-_DESCRIPTION, _WEIGHTS, _ONNX = "classifier.json", "weights.safetensors", "backbone.onnx"
+_DESCRIPTION, _WEIGHTS = "classifier.json", "weights.safetensors"
+_ONNX, _STEP = "backbone.onnx", "step.onnx"
 
 
 @dataclass(eq=False)
@@ -69,6 +72,7 @@ class Classifier:
     decision: Mapping[str, Any] = field(default_factory=dict[str, Any])
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     onnx_path: Path | None = None
+    step_path: Path | None = None
 
     def __post_init__(self) -> None:
         self.model = self.model.to(self.device).eval()
@@ -117,7 +121,7 @@ class Classifier:
         Args:
             folder: Its place.
             overwrite: Replace what is there.
-            onnx: Also write the per-frame part for ONNX Runtime where the model has one.
+            onnx: Also write the per-frame part and the step for ONNX Runtime, where the model has them.
 
         Raises:
             OutputExistsError: The folder exists and ``overwrite`` is off.
@@ -152,11 +156,18 @@ class Classifier:
             "decision": dict(self.decision),
         }
         (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        if onnx and isinstance(self.model, FrameModel):
-            backbone = self.model.backbone.cpu().eval()
-            example = torch.rand(2, 3, self.spec.height, self.spec.width)
-            export_onnx(backbone, folder / _ONNX, example=example)
-            self.model.to(self.device)
+        if onnx:
+            self._write_onnx(folder)
+
+    def _write_onnx(self, folder: Path) -> None:
+        """Write the per-frame part and the step, where the model has them."""
+        model, size = self.model.cpu().eval(), (self.spec.height, self.spec.width)
+        if isinstance(model, FrameModel):
+            export_onnx(model.backbone, folder / _ONNX, example=torch.rand(2, 3, *size))
+        if model.can_step and not self.spec.follows_motion:
+            with contextlib.suppress(NotExportedError):  # torch then runs it on streams, which is said there
+                export_step(model, folder / _STEP, size=size)
+        self.model.to(self.device)
 
     def save_decision(self, folder: str | Path, decision: Mapping[str, Any]) -> Path:
         """Give this classifier another decision, and write it into the folder that it was loaded from.
@@ -218,6 +229,7 @@ class Classifier:
             decision=description.get("decision", {}),
             device=torch.device(device),
             onnx_path=_choose_onnx(folder, runtime, device),
+            step_path=folder / _STEP if runtime != "torch" and (folder / _STEP).is_file() else None,
         )
 
 

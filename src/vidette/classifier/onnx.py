@@ -78,9 +78,16 @@ def _check_parity(module: nn.Module, path: Path, inputs: Sequence[Tensor]) -> No
             )
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open an ONNX model on the CPU, one thread a core of this process."""
+def open_session(path: Path, *, num_threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Open an ONNX model on the CPU, one thread a core of this process by default.
+
+    Raises:
+        ClassifierError: The file cannot be opened.
+    """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = num_threads or torch.get_num_threads()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own kinds have no common base
+        raise ClassifierError(f"{path} cannot be opened ({error}); remove it") from error

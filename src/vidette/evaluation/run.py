@@ -6,7 +6,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from vidette.errors import InputMismatchError, SettingError, VideoError, unknown
 from vidette.evaluation.abstain import PromiseChecks, check_promises, find_abstaining
 from vidette.evaluation.consistency import Consistency, ProbeAnswers, probe_batch, summarise
 from vidette.evaluation.metrics import Metrics, Predictions, measure
+from vidette.video.augmentation import view_crops
 from vidette.video.clip import Clip, ClipSpec
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Evaluation:
         skipped: Clips left out because their file is damaged, each with the reason.
         promises: What the classifier's thresholds for abstaining promised, and whether it held; None where
             training left none.
+        views: Views of each clip whose logits were averaged.
     """
 
     metrics: Metrics
@@ -53,11 +55,13 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     promises: PromiseChecks | None = None
+    views: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; nan becomes None."""
         return {
             "split": self.split_name,
+            "views": self.views,
             "metrics": self.metrics.to_dict(),
             "consistency": self.consistency.to_dict() if self.consistency else None,
             "abstaining": self.promises.to_dict() if self.promises else None,
@@ -90,13 +94,14 @@ def evaluate(
     batch_size: int = 8,
     split_name: str = "test",
     consistency: bool = True,
+    views: int = 1,
     on_damage: Literal["raise", "skip"] = "raise",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Answer every clip and measure the answers.
 
     A clip longer than a ``"window"`` spec is cut into windows, and their logits are averaged. Single frames and
-    shuffled frames are tried on at most 200 clips, chosen by a fixed seed.
+    shuffled frames are tried on at most 200 clips, chosen by a fixed seed, of one view each.
 
     Args:
         classifier: What to score.
@@ -105,12 +110,15 @@ def evaluate(
         batch_size: Clips answered at once.
         split_name: Name of the set, for the report.
         consistency: Whether to try single and shuffled frames also.
+        views: Of how many views the logits are averaged, 1 to 6: the whole picture, its centre, its corners.
+            The temperature stays that of one view, so probabilities are a little too unsure or too sure.
         on_damage: ``"skip"`` leaves out clips whose file is damaged, and lists them in ``skipped``.
         on_progress: Called with (windows done, windows in all).
 
     Raises:
         InputMismatchError: There is no clip, or a label is not one of the classifier's classes.
         VideoError: A file is damaged and ``on_damage`` is ``"raise"``.
+        SettingError: The number of views is out of range.
     """
     if on_damage not in ("raise", "skip"):
         raise SettingError(f"on_damage is {on_damage!r}; expected raise or skip")
@@ -121,11 +129,14 @@ def evaluate(
     loaded = enumerate(_load_all(cache, windows, classifier.spec, ahead=2 * batch_size))
     done = 0
     while batch := list(itertools.islice(loaded, batch_size)):
-        _answer(classifier, batch, units=units, chosen=chosen, tally=tally, skip=skip)
+        readable = _answer(classifier, batch, units=units, chosen=chosen, tally=tally, skip=skip)
+        if readable and views != 1:
+            _answer_crops(classifier, readable, tally=tally, views=views)
         done += len(batch)
         if on_progress is not None:
             on_progress(done, len(windows))
-    return _conclude(classifier, clips, tally, split_name=split_name, probe=consistency)
+    found = _conclude(classifier, clips, tally, split_name=split_name, probe=consistency)
+    return replace(found, views=views)
 
 
 def _check_labels(clips: Sequence[LabelledClip], classes: Sequence[str]) -> None:
@@ -198,7 +209,8 @@ def _answer(
     chosen: frozenset[int],
     tally: _Tally,
     skip: bool,
-) -> None:
+) -> list[tuple[int, Clip]]:
+    """Answer clips, probe those chosen; return the clips that could be read, each with its unit."""
     plain: list[tuple[int, Clip]] = []
     probed: list[tuple[int, Clip]] = []
     for number, clip in batch:
@@ -218,6 +230,17 @@ def _answer(
         for row, unit in enumerate(numbers):
             tally.probed[unit] = len(tally.answers)
             tally.answers.append(_row(answers, row))
+    return plain + probed
+
+
+def _answer_crops(
+    classifier: Classifier, clips: Sequence[tuple[int, Clip]], *, tally: _Tally, views: int
+) -> None:
+    """Answer the further views of clips; their logits are averaged with those of the whole picture."""
+    crops = [view_crops(clip.pixels, views)[1:] for _, clip in clips]
+    for view in zip(*crops, strict=True):
+        pictures = [replace(clip, pixels=crop) for (_, clip), crop in zip(clips, view, strict=True)]
+        _keep(tally, clips, classifier.logits(pictures))
 
 
 def _row(answers: ProbeAnswers, row: int) -> ProbeAnswers:

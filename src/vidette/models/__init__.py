@@ -130,7 +130,7 @@ def build_model(
         height: H in pixels.
         width: W in pixels.
         options: The model's own options, see :func:`model_options`, and ``input``: what it reads, ``"rgb"``,
-            ``"difference"`` (of neighbouring frames) or ``"rgb+difference"``.
+            ``"difference"`` (of neighbouring frames), ``"rgb+difference"`` or ``"motion"``.
 
     Raises:
         SettingError: The model or an option is unknown (names the nearest), or out of range.

@@ -184,7 +184,8 @@ def load_imagenet_weights(backbone: FrameBackbone) -> Literal["packaged", "downl
 def widened(state: dict[str, Tensor], target: nn.Module) -> dict[str, Tensor]:
     """Return ``state`` with a first convolution of C channels doubled where ``target`` reads 2 C.
 
-    The second half, which reads the change between frames, begins at :data:`CHANGE_SHARE` of the first.
+    The second half, which reads the change between frames, begins at :data:`CHANGE_SHARE` of the first. Where
+    ``target`` reads 2 grey channels, each begins at half of what all colours together had.
     """
     fitted = dict(state)
     for name, wanted in target.state_dict().items():
@@ -193,6 +194,8 @@ def widened(state: dict[str, Tensor], target: nn.Module) -> dict[str, Tensor]:
             continue
         if wanted.shape == (given.shape[0], 2 * given.shape[1], *given.shape[2:]):
             fitted[name] = torch.cat([given, CHANGE_SHARE * given], dim=1)
+        elif wanted.shape == (given.shape[0], 2, *given.shape[2:]) and given.shape[1] == 3:
+            fitted[name] = (given.sum(dim=1, keepdim=True) / 2).repeat(1, 2, 1, 1)
     return fitted
 
 

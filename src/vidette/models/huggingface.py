@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from vidette.errors import SettingError
 from vidette.models.base import Head, VideoModel
 from vidette.models.weight_report import WeightReport
 
-__all__ = ["PREFIX", "HuggingFaceVideo"]
+__all__ = ["PREFIX", "HuggingFaceVideo", "Normalisation", "source_clip", "source_normalisation"]
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and std, RGB, in units of pixel / 255."""
 
 PREFIX = "hf:"
 _PIXELS = {"vjepa2": "pixel_values_videos"}
 _FRAMES = ("num_frames", "frames_per_clip")
 _SIZES = ("image_size", "crop_size")
+_PREPROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
 _LEFT_OUT = ("id2label", "label2id", "transformers_version", "_name_or_path")
 
 
@@ -108,6 +113,60 @@ class HuggingFaceVideo(VideoModel):
         """Write the network as transformers does, to be opened there again."""
         net: Any = self.head.net
         net.save_pretrained(folder)
+
+
+def source_clip(source: str) -> dict[str, int]:
+    """Return the ``num_frames`` and ``size`` (pixels) that a network of transformers takes, as far as it says.
+
+    Raises:
+        SettingError: transformers is not installed, or there is no such network.
+    """
+    config = _read_config(_library(), source)
+    frames = next((getattr(config, name) for name in _FRAMES if hasattr(config, name)), None)
+    size = next((getattr(config, name) for name in _SIZES if hasattr(config, name)), None)
+    values = {"num_frames": frames, "size": size}
+    return {name: value for name, value in values.items() if isinstance(value, int)}
+
+
+def source_normalisation(source: str) -> Normalisation | None:
+    """Return the mean and std that a network's own preprocessor takes off; None where the source has none.
+
+    Its steps are pixel * ``rescale_factor``, minus 1 with ``offset`` (ViViT), minus mean, by std; here they are
+    one mean and std in units of pixel / 255.
+
+    Args:
+        source: A folder saved by transformers, or a name.
+
+    Raises:
+        SettingError: transformers is not installed, or the preprocessor's file is damaged.
+    """
+    values = _preprocessor(source)
+    if values is None:
+        return None
+    normal = values.get("do_normalize", True)
+    mean, std = (values.get("image_mean"), values.get("image_std")) if normal else ([0.0] * 3, [1.0] * 3)
+    if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
+        return None
+    factor = float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 1.0
+    offset = 1.0 if values.get("offset", False) else 0.0
+    red, green, blue = ((m + offset) / (255 * factor) for m in mean)
+    return (red, green, blue), (std[0] / (255 * factor), std[1] / (255 * factor), std[2] / (255 * factor))
+
+
+def _preprocessor(source: str) -> dict[str, Any] | None:
+    library = _library()
+    for name in _PREPROCESSORS:
+        try:
+            path = library.utils.cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        except OSError:  # not reached; the weights, which are needed, say why
+            return None
+        if path is None:
+            continue
+        try:
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingError(_unreachable(source, name, error)) from error
+    return None
 
 
 def _library() -> Any:

@@ -13,18 +13,23 @@ from vidette.models.base import Head, State, VideoModel
 
 __all__ = ["INPUTS", "InputKind", "MotionInput", "MotionModel"]
 
-InputKind = Literal["rgb", "difference", "rgb+difference"]
-INPUTS: dict[str, int] = {"rgb": 3, "difference": 3, "rgb+difference": 6}
+InputKind = Literal["rgb", "difference", "rgb+difference", "motion"]
+INPUTS: dict[str, int] = {"rgb": 3, "difference": 3, "rgb+difference": 6, "motion": 2}
 """What a model may read, and how many channels that has."""
 
 _RGB = 3
+_NOISE = 0.15
+"""Change that counts as none, in units of the normalised input: about 9 of 255 grey levels."""
+_STRONGEST, _FAINT, _TINY = 2.0, 0.05, 1e-4
 
 
 class MotionInput(nn.Module):
     """Frames to their change since the frame before, ``(N, T, 3, H, W)`` to ``(N, T, C, H, W)``.
 
     The first frame's change is zero. With ``"rgb+difference"`` the change follows the picture as channels 3
-    to 5.
+    to 5. ``"motion"`` leaves only what moves before a camera that stands still, in two channels: how far each
+    grey pixel is from its median over the clip, and from the frame before; noise is cut off, and the strength
+    of a clip is taken out. It needs the whole clip.
 
     Args:
         kind: A key of :data:`INPUTS`.
@@ -40,7 +45,7 @@ class MotionInput(nn.Module):
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._read(x, one_before(x))
+        return _motion(x) if self.kind == "motion" else self._read(x, one_before(x))
 
     def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one frame, ``(N, 3, H, W)`` to ``(N, C, H, W)``; the state is the frame before."""
@@ -54,12 +59,24 @@ class MotionInput(nn.Module):
         return change if self.kind == "difference" else torch.cat([x, change], dim=-3)
 
 
+def _motion(x: Tensor) -> Tensor:
+    """Return what moves, ``(N, T, 3, H, W)`` to ``(N, T, 2, H, W)``, from 0 to the root of 2."""
+    grey = x.mean(-3)
+    in_order, half = grey.sort(dim=1).values, grey.shape[1] // 2
+    median = in_order[:, half] if grey.shape[1] % 2 else (in_order[:, half - 1] + in_order[:, half]) / 2
+    away = torch.stack([grey - median[:, None], grey - one_before(grey)], dim=2).abs()
+    moved = (away - _NOISE).clamp(min=0)
+    strength = moved.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
+    return (moved / (3 * strength + _FAINT)).clamp(max=_STRONGEST).add(_TINY).sqrt()
+
+
 class _MotionHead(Head):
     def __init__(self, model: VideoModel, kind: InputKind, *, height: int, width: int) -> None:
         super().__init__()
         self.entry = MotionInput(kind)
         self.model = model
-        self.needs_whole_clip = model.head.needs_whole_clip
+        of_clip = "its input is what differs from the median of the whole clip"
+        self.needs_whole_clip = of_clip if kind == "motion" else model.head.needs_whole_clip
         self._frame_shape = (_RGB, height, width)
         self.origin: Tensor
         self.register_buffer("origin", torch.zeros(()), persistent=False)

@@ -17,13 +17,12 @@ from vidette.errors import SettingError
 from vidette.models.backbone import FrameBackbone, imagenet_normalisation, load_imagenet_weights, widened
 from vidette.models.base import VideoModel
 from vidette.models.conv3d import TorchvisionVideo
-from vidette.models.huggingface import HuggingFaceVideo
+from vidette.models.huggingface import PREFIX, HuggingFaceVideo, Normalisation, source_normalisation
 from vidette.models.weight_report import WeightReport
 
 __all__ = ["WeightReport", "fit_weights", "load_weights", "read_state", "weights_normalisation"]
 
-_Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
-_KINETICS: _Normalisation = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+_KINETICS: Normalisation = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 
 
 def load_weights(model: VideoModel, weights: str) -> WeightReport:
@@ -73,13 +72,19 @@ def fit_weights(target: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     )
 
 
-def weights_normalisation(weights: str, *, backbone: str | None) -> _Normalisation | None:
+def weights_normalisation(weights: str, *, backbone: str | None, model: str = "") -> Normalisation | None:
     """Return the mean and std (units of pixel / 255, RGB) that weights expect; None where that is not known.
 
     Args:
         weights: As :func:`load_weights` takes them.
         backbone: The model's 2-D backbone; None where it has none.
+        model: The model's name; one ``hf:SOURCE`` expects what its source's preprocessor does.
+
+    Raises:
+        SettingError: The preprocessor cannot be read.
     """
+    if model.startswith(PREFIX):
+        return source_normalisation(model.removeprefix(PREFIX))
     if weights == "kinetics":
         return _KINETICS
     return imagenet_normalisation(backbone) if weights == "imagenet" and backbone else None

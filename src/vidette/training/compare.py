@@ -30,6 +30,7 @@ from vidette.training.fold import Listener
 from vidette.training.fold_answers import read_folds
 from vidette.training.recipe import Recipe, read_recipe
 from vidette.training.run import SilentListener, read_source, train
+from vidette.training.start import chosen_options
 from vidette.video.clip import Clip
 
 __all__ = ["ComparedModel", "Comparison", "compare"]
@@ -176,22 +177,29 @@ def _check_recipes(recipes: Mapping[str, Recipe]) -> None:
         raise SettingError(
             f"{len(recipes)} model to compare; expected two or more, for example frame_cnn,cnn_gru"
         )
-    distinct = {(recipe.split, recipe.source, recipe.train.seed) for recipe in recipes.values()}
+    distinct = {(repr(_division(recipe)), recipe.source, recipe.train.seed) for recipe in recipes.values()}
     if len(distinct) > 1:
         raise SettingError(
             "the recipes read or divide the clips in different ways, so their scores cannot be compared; give"
             " them the same source, split and seed"
         )
+    for recipe in recipes.values():
+        chosen_options(recipe.model)
 
 
 def _choose(out: Path, recipes: Mapping[str, Recipe], listener: Listener) -> ChosenModels | None:
-    criteria = {recipe.train.select_by for recipe in recipes.values()}
-    by: ScoreName = criteria.pop() if len(criteria) == 1 else "validation_loss"
+    criteria: set[ScoreName] = {recipe.train.select_by for recipe in recipes.values()}
+    by = criteria.pop() if len(criteria) == 1 else "validation_loss"
     try:
         return choose_in_folds({name: read_folds(out / name / _HONEST_FOLDS) for name in recipes}, by=by)
     except InputMismatchError as error:
         listener.say(f"warning: {error}")
         return None
+
+
+def _division(recipe: Recipe) -> dict[str, Any]:
+    """Return what decides which clips are for what; random folds are beside the point."""
+    return {name: value for name, value in asdict(recipe.split).items() if name != "random_folds"}
 
 
 def _plan(
@@ -202,7 +210,7 @@ def _plan(
     clips = [(c.name, c.label, c.group, c.split, c.fold) for c in manifest.clips]
     return {
         "clips": hashlib.sha256(repr(clips).encode()).hexdigest(),
-        "split": asdict(recipe.split),
+        "split": _division(recipe),
         "seed": recipe.train.seed,
         "folds": folds,
         **({"smoke": True} if smoke else {}),
@@ -354,4 +362,5 @@ def _picture(comparison: Comparison) -> bytes:
 
 def _bar(axis: Axes, place: int, middle: float, ends: tuple[float | None, float | None]) -> None:
     axis.barh(place, middle, color="#1f6feb", height=0.6, label="whole clip" if place == 0 else None)
-    axis.plot([ends[0] or middle, ends[1] or middle], [place, place], color="#0b2a5b", linewidth=2)
+    low, high = (middle if end is None else end for end in ends)
+    axis.plot([low, high], [place, place], color="#0b2a5b", linewidth=2)

@@ -33,7 +33,7 @@ class CrossValidation:
         num_folds: How many.
         predictions: One row a clip; logits are divided by their own fold's temperature.
         metrics: Measured on the pooled answers, intervals over groups.
-        random_metrics: The same recipe on as many stratified folds, which ignore groups; None without groups.
+        random_metrics: The same recipe on as many stratified folds, which ignore groups; None where not asked.
     """
 
     by: str
@@ -85,7 +85,7 @@ def cross_validate(
     smoke: bool = False,
     resume: bool = False,
 ) -> CrossValidation:
-    """Train and test a classifier for every fold, and where groups are known once more on random folds.
+    """Train and test a classifier for every fold, and where groups are known also on random folds.
 
     Within a fold, the validation clips are taken from its training part, by group where groups are known.
 
@@ -112,7 +112,7 @@ def cross_validate(
 
     predictions = pooled(folds, "honest")
     random_metrics = None
-    if manifest.has_groups and kind != "stratified":
+    if manifest.has_groups and kind != "stratified" and recipe.split.random_folds:
         random = make_folds(
             manifest, by="stratified", num_folds=len(folds), validation_fraction=share, seed=seed
         )

@@ -44,6 +44,10 @@ class FeatureStore:
         self.key = _backbone_key(model, spec)
         self.store = ArrayStore(cache.folder / "features" / self.key)
 
+    def of(self, model: FrameModel) -> FeatureStore:
+        """Return the same features for another model on the same backbone, whose head is what learns."""
+        return FeatureStore(model, self.spec, self.cache, device=self.device)
+
     def prepare(
         self, clips: Sequence[LabelledClip], *, on_progress: Callable[[int, int], None] | None = None
     ) -> int:

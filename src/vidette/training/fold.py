@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,24 +16,23 @@ from vidette.data.cache import ClipCache, expand_windows
 from vidette.data.dataset import ClipDataset
 from vidette.data.manifest import LabelledClip, Manifest
 from vidette.data.split import Split
-from vidette.errors import SettingError
 from vidette.evaluation.abstain import fit_abstaining
 from vidette.evaluation.calibration import fit_temperature
 from vidette.evaluation.metrics import Predictions
 from vidette.evaluation.reference import MOST_CLIPS, reference_statistics
-from vidette.models import VideoModel, build_model, model_kind, model_options
-from vidette.models.backbone import PACKAGED_BACKBONE, imagenet_channel_order
+from vidette.models import VideoModel
 from vidette.models.base import FrameModel
-from vidette.models.weights import load_weights, weights_normalisation
 from vidette.training.batches import BatchMix, LabelledTensors
 from vidette.training.features import FeatureDataset, FeatureStore
 from vidette.training.loop import EpochRecord, FitResult, fit
-from vidette.training.recipe import ModelSettings, Recipe
-from vidette.video.augmentation import Augmentation, flip_suggestion
+from vidette.training.lr_finder import RateSearch, find_learning_rate
+from vidette.training.recipe import Recipe, TrainSettings
+from vidette.training.start import is_frozen, new_model, recipe_spec
+from vidette.video.augmentation import Augmentation
 from vidette.video.clip import ClipSpec, SpanRange
 from vidette.video.transforms import pixels_tensor
 
-__all__ = ["Listener", "Trained", "chosen_options", "recipe_spec", "train_fold"]
+__all__ = ["Listener", "Trained", "train_fold"]
 
 
 class Listener(Protocol):
@@ -69,74 +68,6 @@ class Trained:
     features: FeatureStore | None
 
 
-def recipe_spec(recipe: Recipe) -> ClipSpec:
-    """Return the spec a recipe asks for: its clip settings and the normalisation its weights expect."""
-    clip, model = recipe.clip, recipe.model
-    spec = ClipSpec(
-        num_frames=clip.num_frames,
-        height=clip.size,
-        width=clip.size,
-        sampling=clip.sampling,
-        fps=clip.fps,
-        resize=clip.resize,
-    )
-    known = "backbone" in model_options(model.model)
-    backbone = (model.backbone or PACKAGED_BACKBONE) if known else None
-    # A file's weights are taken to expect what the published weights of their backbone do.
-    weights = model.weights if model.weights in ("none", "kinetics") else "imagenet"
-    expected = weights_normalisation(weights, backbone=backbone)
-    if expected is None:
-        return spec
-    order = imagenet_channel_order(backbone) if backbone else "RGB"
-    return replace(spec, mean=expected[0], std=expected[1], channel_order=order)
-
-
-def chosen_options(settings: ModelSettings) -> dict[str, Any]:
-    """Return the model options that a recipe sets.
-
-    Raises:
-        SettingError: The model is unknown, or does not take one of them.
-    """
-    known = model_options(settings.model)
-    names = [field.name for field in fields(settings) if field.name not in ("model", "weights", "frozen")]
-    chosen = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-    alien = [name for name in chosen if name not in known and name not in ("backbone", "grid")]
-    if alien:
-        raise SettingError(
-            f"model {settings.model} has no option {', '.join(alien)}; it takes {', '.join(known)}"
-        )
-    return {name: value for name, value in chosen.items() if name in known}
-
-
-def _is_frozen(recipe: Recipe) -> bool:
-    """Tell whether the backbone is kept as it is: only where it looks at the pictures one by one."""
-    settings = recipe.model
-    return settings.frozen and model_kind(settings.model).has_backbone and settings.input in (None, "rgb")
-
-
-def _new_model(recipe: Recipe, *, num_classes: int, listener: Listener) -> tuple[VideoModel, dict[str, Any]]:
-    """Build the recipe's model with its starting weights, the same for the same seed."""
-    settings = recipe.model
-    options = chosen_options(settings)
-    if _is_frozen(recipe) and settings.weights == "none":
-        raise SettingError(
-            "a frozen backbone with random weights learns nothing: use --no-frozen or --weights imagenet"
-        )
-    torch.manual_seed(recipe.train.seed)
-    size = recipe.clip.size
-    model = build_model(
-        settings.model,
-        num_classes=num_classes,
-        num_frames=recipe.clip.num_frames,
-        height=size,
-        width=size,
-        options=options,
-    )
-    for line in load_weights(model, settings.weights).lines():
-        listener.say(line)
-    return model, {**options, **model.own_options}
-
-
 def train_fold(
     manifest: Manifest,
     split: Split,
@@ -157,7 +88,7 @@ def train_fold(
         split: Which clips are for what.
         recipe: What to train and how.
         cache: The decoded clips.
-        folder: Where the checkpoint and ``metrics.jsonl`` go.
+        folder: Where the checkpoint and ``metrics.jsonl`` go, and ``learning_rate.json`` if it is looked for.
         listener: Told how far the work is.
         resume: Go on from a checkpoint in ``folder``.
         smoke: One batch of each stage.
@@ -169,34 +100,22 @@ def train_fold(
     spec = recipe_spec(recipe)
     training = _samples(manifest, split.train, spec)
     validation = _samples(manifest, split.validation, spec)
-    model, options = _new_model(recipe, num_classes=len(manifest.classes), listener=listener)
+    model, options = new_model(recipe, num_classes=len(manifest.classes), listener=listener)
     features: FeatureStore | None = None
-    if _is_frozen(recipe) and isinstance(model, FrameModel):
+    if is_frozen(recipe) and isinstance(model, FrameModel):
         features = FeatureStore(model, spec, cache, device=_feature_device(recipe))
         features.prepare(
             _samples(manifest, range(len(manifest.clips)), spec),
             on_progress=lambda done, total: listener.progress("features", done, total),
         )
-    module, prepare, datasets = _inputs(
-        model, spec, training, validation, manifest.classes, recipe, cache, features
-    )
-    unsafe = flip_suggestion(manifest.classes)
-    if unsafe and recipe.augment.flip and features is None:
-        listener.say(f"warning: {unsafe}")
-    result = fit(
-        module,
-        datasets[0],
-        datasets[1],
-        recipe.train,
-        prepare=prepare,
-        num_classes=len(manifest.classes),
-        folder=folder,
-        mix=BatchMix(recipe.augment, seed=recipe.train.seed),
-        resume=resume,
-        smoke=smoke,
-        on_epoch=listener.epoch,
-        on_foreseen=lambda seconds: _say_foreseen(seconds, listener),
-    )
+    task = _Task(manifest.classes, spec, recipe, cache, listener, resume, smoke)
+    lesson = task.lesson(model, training, validation, features)
+    settings = task.settings(lesson, folder)
+    result = task.fit(lesson, settings, folder)
+    if settings.refit and not smoke:
+        model, features = task.refit(
+            features, training, validation, settings, folder / "refit", stop_after=result.best_epoch + 1
+        )
     classifier = Classifier(
         model,
         recipe.model.model,
@@ -204,7 +123,7 @@ def train_fold(
         replace(spec, trained_spans=_spans(manifest, split, spec, cache)),
         manifest.classes,
         temperature=_temperature(result),
-        training_statistics=_statistics(training, result),
+        training_statistics={**_statistics(training, result), "learning_rate": settings.learning_rate},
     )
     answers = _validation_answers(validation, result, manifest.classes)
     classifier.training_statistics = {
@@ -213,6 +132,104 @@ def train_fold(
         "reference": _reference(classifier, validation or training, cache, features),
     }
     return Trained(classifier, result, answers, features)
+
+
+_Lesson: TypeAlias = tuple[nn.Module, Callable[[Tensor], Tensor], tuple[LabelledTensors, LabelledTensors]]
+"""What learns, how a batch becomes its input, and the clips to learn from and to choose by."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What stays the same while one split is trained."""
+
+    classes: tuple[str, ...]
+    spec: ClipSpec
+    recipe: Recipe
+    cache: ClipCache
+    listener: Listener
+    resume: bool
+    smoke: bool
+
+    @property
+    def mix(self) -> BatchMix:
+        return BatchMix(self.recipe.augment, seed=self.recipe.train.seed)
+
+    def lesson(
+        self,
+        model: VideoModel,
+        training: Sequence[LabelledClip],
+        validation: Sequence[LabelledClip],
+        features: FeatureStore | None,
+    ) -> _Lesson:
+        return _inputs(model, self.spec, training, validation, self.classes, self.recipe, self.cache, features)
+
+    def settings(self, lesson: _Lesson, folder: Path) -> TrainSettings:
+        """Return the recipe's settings, with the learning rate that is looked for where asked."""
+        settings, (module, prepare, (training, _)) = self.recipe.train, lesson
+        if not settings.find_learning_rate or self.smoke:
+            return settings
+
+        def search() -> RateSearch:
+            k = len(self.classes)
+            return find_learning_rate(module, training, settings, prepare=prepare, num_classes=k, mix=self.mix)
+
+        return _with_found_rate(settings, search, folder=folder, resume=self.resume, listener=self.listener)
+
+    def fit(
+        self, lesson: _Lesson, settings: TrainSettings, folder: Path, *, stop_after: int | None = None
+    ) -> FitResult:
+        module, prepare, (training, validation) = lesson
+        return fit(
+            module,
+            training,
+            validation,
+            settings,
+            prepare=prepare,
+            num_classes=len(self.classes),
+            folder=folder,
+            mix=self.mix,
+            resume=self.resume,
+            smoke=self.smoke,
+            stop_after=stop_after,
+            on_epoch=self.listener.epoch,
+            on_foreseen=lambda seconds: _say_foreseen(seconds, self.listener),
+        )
+
+    def refit(
+        self,
+        features: FeatureStore | None,
+        training: Sequence[LabelledClip],
+        validation: Sequence[LabelledClip],
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        stop_after: int,
+    ) -> tuple[VideoModel, FeatureStore | None]:
+        """Train from the start on training and validation clips together, for so many epochs."""
+        self.listener.say(f"once more with the validation clips, {stop_after} epochs")
+        model, _ = new_model(self.recipe, num_classes=len(self.classes), listener=self.listener)
+        if features is not None and isinstance(model, FrameModel):
+            features = features.of(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        lesson = self.lesson(model, [*training, *validation], validation, features)
+        self.fit(lesson, settings, folder, stop_after=stop_after)
+        return model, features
+
+
+def _with_found_rate(
+    settings: TrainSettings,
+    search: Callable[[], RateSearch],
+    *,
+    folder: Path,
+    resume: bool,
+    listener: Listener,
+) -> TrainSettings:
+    """Return the settings with the rate that is found, or was found before the run was interrupted."""
+    kept = folder / "learning_rate.json"
+    found = RateSearch.read(kept) if resume and kept.is_file() else search()
+    found.write(kept)
+    listener.say(found.line())
+    return replace(settings, learning_rate=found.suggestion)
 
 
 def _say_foreseen(seconds: float, listener: Listener) -> None:
@@ -240,8 +257,7 @@ def _inputs(
     recipe: Recipe,
     cache: ClipCache,
     features: FeatureStore | None,
-) -> tuple[nn.Module, Callable[[Tensor], Tensor], tuple[LabelledTensors, LabelledTensors]]:
-    """Return what learns, how a batch becomes its input, and the two data sets."""
+) -> _Lesson:
     if features is not None:
         data = FeatureDataset(training, classes, features), FeatureDataset(validation, classes, features)
         return features.learner, lambda batch: batch, data

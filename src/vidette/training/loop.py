@@ -81,6 +81,7 @@ def fit(
     mix: BatchMix | None = None,
     resume: bool = False,
     smoke: bool = False,
+    stop_after: int | None = None,
     on_epoch: Callable[[EpochRecord, int], None] | None = None,
     on_foreseen: Callable[[float], None] | None = None,
 ) -> FitResult:
@@ -100,6 +101,8 @@ def fit(
         mix: How clips of a training batch are mixed; None leaves them apart.
         resume: Go on from the checkpoint in ``folder`` if there is one.
         smoke: One batch of each stage, one epoch.
+        stop_after: End after so many of the planned epochs and leave the last weights, whatever the validation
+            clips say.
         on_epoch: Told of every epoch's record and how many epochs are planned.
         on_foreseen: Told once, after the first few batches, about how many seconds all epochs will take.
 
@@ -127,7 +130,7 @@ def fit(
         progress = _restore(checkpoint, learner)
     first = len(progress.history)
     for epoch in range(first, epochs):
-        if _out_of_patience(progress, settings):
+        if epoch == stop_after or (stop_after is None and _out_of_patience(progress, settings)):
             break
         began = time.perf_counter()
         torch.manual_seed(settings.seed * 100_003 + epoch)
@@ -146,7 +149,7 @@ def fit(
             _write_history(folder / "metrics.jsonl", progress.history)
         if on_epoch:
             on_epoch(record, epochs)
-    model.load_state_dict(progress.best_state)
+    model.load_state_dict(progress.best_state if stop_after is None else learner.weights())
     model.to("cpu").eval()
     seconds = time.perf_counter() - start
     return FitResult(tuple(progress.history), progress.best_epoch, seconds, *progress.best_answers)

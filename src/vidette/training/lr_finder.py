@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from vidette.errors import SettingError
+from vidette.errors import ClassifierError, SettingError
 from vidette.training.batches import Batch, BatchMix, LabelledTensors, in_groups, training_batches
 from vidette.training.learner import Learner
 from vidette.training.recipe import TrainSettings
@@ -24,6 +27,7 @@ _SMOOTHING = 0.03
 """Width of the smoothing of the losses, as a share of the steps."""
 _EXPLODED = 4.0
 _FEWEST = 10
+_USUAL_FEWEST, _MOST = 30, 100
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,30 @@ class RateSearch:
     losses: tuple[float, ...]
     suggestion: float
 
+    def line(self) -> str:
+        """Say what was found, for people."""
+        return (
+            f"learning rate {self.suggestion:.2g}: there the loss fell fastest, of {len(self.rates)} rates"
+            f" tried on the training clips, {self.rates[0]:.0e} to {self.rates[-1]:.0e}"
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the rates, the losses and the suggestion as JSON."""
+        path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(path: Path) -> RateSearch:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            ClassifierError: The file is damaged.
+        """
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return RateSearch(tuple(values["rates"]), tuple(values["losses"]), float(values["suggestion"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ClassifierError(f"{path} cannot be read ({error!r}); train again with --overwrite") from error
+
 
 def find_learning_rate(
     model: nn.Module,
@@ -51,7 +79,7 @@ def find_learning_rate(
     mix: BatchMix | None = None,
     lowest: float = 1e-6,
     highest: float = 1.0,
-    num_steps: int = 100,
+    num_steps: int | None = None,
 ) -> RateSearch:
     """Train a copy of ``model`` for some steps while the learning rate rises; suggest one.
 
@@ -69,11 +97,13 @@ def find_learning_rate(
         mix: How clips of a batch are mixed; None leaves them apart.
         lowest: The first rate, above 0.
         highest: The last rate.
-        num_steps: Steps from the one to the other, at least 10.
+        num_steps: Steps from the one to the other, at least 10; None takes a quarter of the run's own, from
+            30 to 100.
 
     Raises:
         SettingError: The range or the number of steps is too small, or the loss explodes from the start.
     """
+    num_steps = _steps_of(len(training.labels), settings) if num_steps is None else num_steps
     if not 0 < lowest < highest or num_steps < _FEWEST:
         raise SettingError(
             f"learning rates from {lowest} to {highest} in {num_steps} steps; expected 0 < lowest < highest "
@@ -98,6 +128,12 @@ def find_learning_rate(
     raw = _losses_while_rising(learner, rates, groups)
     losses = gaussian_filter1d(raw, max(1.0, _SMOOTHING * num_steps), mode="nearest").tolist()
     return RateSearch(tuple(rates[: len(losses)]), tuple(losses), _steepest(rates, losses))
+
+
+def _steps_of(num_clips: int, settings: TrainSettings) -> int:
+    """Return the steps of a search that takes a part of a run's time."""
+    of_run = settings.epochs * math.ceil(num_clips / settings.batch_size / settings.accumulate)
+    return min(_MOST, max(_USUAL_FEWEST, of_run // 4))
 
 
 def _endless(training: LabelledTensors, settings: TrainSettings) -> Iterator[Batch]:

@@ -22,7 +22,6 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "RECIPES",
     "AugmentSettings",
     "ClipSettings",
     "ModelSettings",
@@ -30,7 +29,6 @@ __all__ = [
     "SourceSettings",
     "SplitSettings",
     "TrainSettings",
-    "named_recipe",
     "read_recipe",
     "with_options",
     "write_recipe",
@@ -88,8 +86,8 @@ class ModelSettings:
         bool, _about("Keep a backbone that looks at each frame alone; its features are computed once.")
     ] = True
     input: Annotated[
-        Literal["rgb", "difference", "rgb+difference"] | None,
-        _about("What the model reads: pictures, their change since the frame before, or both."),
+        Literal["rgb", "difference", "rgb+difference", "motion"] | None,
+        _about("What the model reads: pictures, their change since the frame before, both, or what moves."),
     ] = None
     grid: Annotated[int | None, _about("Cells along each side of the pooled feature map.", ge=1, le=16)] = None
     levels: Annotated[
@@ -141,6 +139,9 @@ class SplitSettings:
     ] = None
     validation_fraction: Annotated[float, _about("Share of the clips for validation.", gt=0, lt=1)] = 0.15
     test_fraction: Annotated[float, _about("Share of the clips for test.", gt=0, lt=1)] = 0.2
+    random_folds: Annotated[
+        bool, _about("Cross-validate on random folds too, whose score leaks, to show by how much.")
+    ] = True
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -175,6 +176,9 @@ class TrainSettings:
     batch_size: Annotated[int, _about("Clips a step.", ge=1)] = 16
     optimizer: Annotated[Literal["adamw", "adam", "sgd"], _about("The optimiser.")] = "adamw"
     learning_rate: Annotated[float, _about("Largest learning rate.", gt=0)] = 1e-3
+    find_learning_rate: Annotated[
+        bool, _about("Try rates first, on the training clips (of each fold alone); learn at the best instead.")
+    ] = False
     backbone_rate_factor: Annotated[
         float, _about("Learning rate of a fine-tuned backbone, as a share.", gt=0)
     ] = 0.1
@@ -207,6 +211,10 @@ class TrainSettings:
     select_by: Annotated[
         Literal["validation_loss", "validation_accuracy"], _about("What the best weights are chosen by.")
     ] = "validation_loss"
+    refit: Annotated[
+        bool,
+        _about("Train once more, on validation clips too, for as many epochs as were best on them."),
+    ] = False
     ema_decay: Annotated[
         float, _about("Keep an exponential average of the weights, such as 0.99; 0: off.", ge=0, lt=1)
     ] = 0.0
@@ -256,73 +264,6 @@ SECTIONS: Mapping[str, type] = {
     "augment": AugmentSettings,
     "train": TrainSettings,
 }
-
-RECIPES: Mapping[str, Recipe] = {
-    "default": Recipe(),
-    "motion": Recipe(
-        clip=ClipSettings(size=64),
-        model=ModelSettings(backbone="small", weights="none", frozen=False, grid=4),
-        train=TrainSettings(
-            epochs=20, batch_size=32, learning_rate=3e-3, backbone_rate_factor=1.0, early_stopping=0
-        ),
-    ),
-    "change": Recipe(
-        clip=ClipSettings(num_frames=32, size=320),
-        model=ModelSettings(model="change", levels="all", grid=10),
-        train=TrainSettings(
-            epochs=60,
-            batch_size=32,
-            optimizer="sgd",
-            weight_decay=0.04,
-            label_smoothing=0.0,
-            early_stopping=0,
-            gradient_clip=0.0,
-        ),
-    ),
-    "resnet18-rnn": Recipe(
-        clip=ClipSettings(size=112),
-        model=ModelSettings(
-            model="cnn_lstm",
-            backbone="resnet18",
-            frozen=False,
-            grid=1,
-            hidden=100,
-            layers=1,
-            projection=0,
-            difference=False,
-            readout="last",
-            dropout=0.1,
-        ),
-        augment=AugmentSettings(flip=True),
-        train=TrainSettings(
-            epochs=20,
-            batch_size=8,
-            optimizer="adam",
-            learning_rate=3e-5,
-            backbone_rate_factor=1.0,
-            weight_decay=0.0,
-            schedule="plateau",
-            warmup_fraction=0.0,
-            label_smoothing=0.0,
-            class_weights=False,
-            early_stopping=0,
-            gradient_clip=0.0,
-        ),
-    ),
-}
-
-
-def named_recipe(name: str) -> Recipe:
-    """Return a recipe by name, or read it where the name is a path ending in ``.toml``.
-
-    Raises:
-        SettingError: There is no such recipe; names the nearest.
-    """
-    if name.endswith(".toml"):
-        return read_recipe(Path(name))
-    if name not in RECIPES:
-        raise SettingError(unknown_name("recipe", name, RECIPES))
-    return RECIPES[name]
 
 
 def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:

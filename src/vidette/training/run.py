@@ -24,11 +24,14 @@ from vidette.errors import ClassifierError, OutputExistsError, SettingError, Sto
 from vidette.evaluation.metrics import Metrics
 from vidette.evaluation.report import write_report
 from vidette.evaluation.run import Evaluation, evaluate
+from vidette.models.huggingface import PREFIX, source_clip
 from vidette.training.cross_validation import CrossValidation, FoldsBy, cross_validate
 from vidette.training.curves import draw_curves
-from vidette.training.fold import Listener, Trained, recipe_spec, train_fold
+from vidette.training.fold import Listener, Trained, train_fold
 from vidette.training.loop import EpochRecord
+from vidette.training.mirror import flip_warnings
 from vidette.training.recipe import Recipe, read_recipe, with_options, write_recipe
+from vidette.training.start import is_frozen, recipe_spec
 
 __all__ = [
     "SilentListener",
@@ -140,6 +143,10 @@ def train(
         manifest, split = readable, split_manifest(readable, _plan(recipe))
     write_recipe(recipe, out / "recipe.toml")
     _write_split(manifest, split, out)
+    if recipe.augment.flip and not is_frozen(recipe):
+        training = [manifest.clips[i] for i in split.train]
+        for line in flip_warnings(training, manifest.classes, recipe_spec(recipe), cache):
+            listener.say(f"warning: {line}")
     crossed = (
         cross_validate(
             manifest,
@@ -203,9 +210,9 @@ def _plan(recipe: Recipe) -> SplitPlan:
 
 def new_run_folder(runs: Path, source: str | Path, model: str) -> Path:
     """Name a run after its clips and model: the first of ``NAME``, ``NAME-2``, ... that is free."""
-    stem = Path(source).resolve().stem or "clips"
-    first = runs / f"{stem}-{model}"
-    numbered = (runs / f"{stem}-{model}-{i}" for i in range(2, 100_000))
+    name = f"{Path(source).resolve().stem or 'clips'}-{Path(model.removeprefix(PREFIX)).name}"
+    first = runs / name
+    numbered = (runs / f"{name}-{i}" for i in range(2, 100_000))
     return first if not first.exists() else next(place for place in numbered if not place.exists())
 
 
@@ -285,12 +292,16 @@ def _check_prepared(source: str | Path, recipe: Recipe) -> None:
 def fitted_recipe(source: str | Path, recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return a recipe with options; where the source holds prepared clips, one that they can serve.
 
-    Clip settings that were not given as options are then those the clips were prepared with.
+    Clip settings that were not given as options are then those the clips were prepared with; for a network of
+    transformers, the frames and size that it takes.
 
     Raises:
         SettingError: An option is unknown or out of range.
         ManifestError: The source holds prepared clips, but unfinished or damaged.
     """
+    model = str(options.get("model", recipe.model.model))
+    if model.startswith(PREFIX):
+        recipe = with_options(recipe, source_clip(model.removeprefix(PREFIX)))
     chosen = with_options(recipe, options)
     prepared = find_prepared(source)
     if prepared is None or prepared.kept.refusal(recipe_spec(chosen)) is None:

@@ -1,0 +1,1 @@
+"""Why is it wrong: what a classifier, its input and its data do, tried against the alternatives."""
