@@ -54,6 +54,13 @@ def video(path, levels):
     return write_video(path, frames, fps=FPS)
 
 
+def test_single_frames_of_a_classifier_that_crops_by_motion_come_at_its_size(tmp_path):
+    path = video(tmp_path / "a.mp4", np.linspace(0.1, 0.9, 20))
+    found = compare_frames_and_clips(classifier_of(MEAN, resize="motion"), path)
+    assert found.thumbnails.shape[1:] == (SIDE, SIDE, 3)
+    assert len(found.frame_probabilities) == len(found.thumbnails) == 20
+
+
 def test_a_moving_answer_parts_from_its_frames_because_of_order(tmp_path):
     path = video(tmp_path / "a.mp4", np.linspace(0.1, 0.9, 20))
     found = compare_frames_and_clips(classifier_of(ORDER), path)

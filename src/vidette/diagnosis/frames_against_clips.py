@@ -18,6 +18,7 @@ from vidette.errors import SettingError
 from vidette.prediction.decision import Window
 from vidette.prediction.files import FilePrediction, predict_file
 from vidette.video.clip import Clip
+from vidette.video.motion_crop import clip_pixels
 from vidette.video.reader import open_video
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def compare_frames_and_clips(
             for window in _tried(whole.timeline.windows)
             if classifier.spec.num_frames > 1
         ]
-    pixels = np.stack([frame.pixels for frame in frames])
+    pixels = np.concatenate([clip_pixels([frame.pixels], classifier.spec) for frame in frames])
     return FramesAgainstClips(
         whole=whole,
         frame_seconds=np.array([frame.seconds for frame in frames]),

@@ -21,6 +21,7 @@ from vidette.errors import (
     VideoError,
 )
 from vidette.video.clip import Clip, ClipSpec, Frame
+from vidette.video.motion_crop import clip_pixels
 from vidette.video.names import VIDEO_ENDINGS, find_videos, natural_key
 from vidette.video.reader import open_video
 from vidette.video.sampling import pick_frames
@@ -279,10 +280,10 @@ def _stills_material(source: Path, spec: ClipSpec, most_clips: int, seed: int) -
 def _still(path: Path, spec: ClipSpec, resizer: FrameResizer) -> Clip:
     try:
         with Image.open(path) as picture:
-            pixels = resizer(np.asarray(picture.convert("RGB")))
+            pixels = clip_pixels([resizer(np.asarray(picture.convert("RGB")))], spec)
     except (OSError, UnidentifiedImageError) as error:
         raise ManifestError(f"{path}: the picture cannot be read ({error}); take it out") from error
-    return Clip(np.repeat(pixels[None], spec.num_frames, axis=0), np.zeros(spec.num_frames))
+    return Clip(np.repeat(pixels, spec.num_frames, axis=0), np.zeros(spec.num_frames))
 
 
 def material_of_frames(name: str, frames: Sequence[Frame], spec: ClipSpec, *, most_clips: int = 24) -> Material:
@@ -290,7 +291,7 @@ def material_of_frames(name: str, frames: Sequence[Frame], spec: ClipSpec, *, mo
 
     Args:
         name: For people.
-        frames: In order, at the spec's size.
+        frames: In order, as the spec's resizer gives them.
         spec: To cut by.
         most_clips: At most so many.
 
@@ -300,7 +301,6 @@ def material_of_frames(name: str, frames: Sequence[Frame], spec: ClipSpec, *, mo
     if not frames:
         raise EmptyVideoError(name, "the source gave no picture; see that it is running")
     seconds = np.array([frame.seconds for frame in frames])
-    pixels = np.stack([frame.pixels for frame in frames])
     total = float(seconds[-1] - seconds[0])
     span = min(total, spec.span_seconds or 2.0) if spec.num_frames > 1 else 0.0
     count = int(np.clip(2 * total / max(span, 0.5), 1, most_clips))
@@ -308,6 +308,6 @@ def material_of_frames(name: str, frames: Sequence[Frame], spec: ClipSpec, *, mo
     for start in np.linspace(seconds[0], seconds[0] + max(0.0, total - span), count):
         wanted = np.linspace(start, start + span, spec.num_frames)
         chosen = pick_frames(seconds, wanted)
-        clips.append(Clip(pixels[chosen], seconds[chosen]))
+        clips.append(Clip(clip_pixels([frames[i].pixels for i in chosen], spec), seconds[chosen]))
     names = tuple(f"{name} at {clip.seconds[0]:.1f} s" for clip in clips)
     return Material(name, tuple(clips), names, in_time=True)
