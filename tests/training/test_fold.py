@@ -58,6 +58,43 @@ def trained(manifest, folder, **options):
     return (record.train_loss, record.validation_loss), lines.said
 
 
+def test_refit_learns_from_the_validation_clips_too_for_as_many_epochs_as_were_best(manifest, tmp_path):
+    quick = {"size": 32, "num_frames": 4, "epochs": 3, "accelerator": "cpu", "batch_size": 16, "grid": 1}
+    split, said, results = split_manifest(manifest, SplitPlan()), {}, {}
+    for refit in (False, True):
+        folder, lines = tmp_path / str(refit), Lines()
+        folder.mkdir()
+        recipe = with_options(RECIPES["motion"], {**quick, "refit": refit})
+        results[refit] = train_fold(manifest, split, recipe, cache=ClipCache(), folder=folder, listener=lines)
+        said[refit] = lines.said
+    once, again = results[False], results[True]
+    assert once.fit.history[-1].validation_loss == again.fit.history[-1].validation_loss
+    assert once.classifier.temperature == again.classifier.temperature
+    weights = [result.classifier.model.state_dict() for result in (once, again)]
+    assert any(not torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    num_epochs = once.fit.best_epoch + 1
+    assert f"once more with the validation clips, {num_epochs} epochs" in said[True]
+    lines = (tmp_path / "True" / "refit" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == num_epochs
+
+
+def test_a_head_with_a_summary_learns_from_it_and_answers_as_on_the_clips(manifest, tmp_path):
+    options = {"size": 32, "num_frames": 4, "epochs": 2, "accelerator": "cpu", "refit": False, "grid": 2}
+    recipe = with_options(RECIPES["change"], options)
+    cache = ClipCache()
+    result = train_fold(
+        manifest, split_manifest(manifest, SplitPlan()), recipe, cache=cache, folder=tmp_path, listener=Lines()
+    )
+    assert result.features is not None
+    clips = list(manifest.clips[:3])
+    assert result.features.load(clips[0]).dim() == 1
+    from_clips = result.classifier.logits([cache.load(clip, result.classifier.spec) for clip in clips])
+    assert abs(from_clips - result.features.logits(clips)).max() < 1e-3
+    reference = find_reference(result.classifier)
+    assert reference is not None
+    assert reference.features is not None
+
+
 @pytest.mark.parametrize("timing", [{"sampling": "whole"}, {"sampling": "window", "fps": 8.0}])
 def test_abstaining_is_promised_of_whole_clips(manifest, tmp_path, timing):
     """A clip cut into windows counts once."""

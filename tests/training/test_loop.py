@@ -154,6 +154,13 @@ def test_the_model_holds_the_weights_that_were_best_on_validation(tmp_path):
     assert float(loss) < max(losses[3:])
 
 
+def test_the_last_weights_are_kept_where_asked(tmp_path):
+    validation = Noise(8, seed=1, flip_labels=True)
+    _, result = run(tmp_path / "a", epochs=6, learning_rate=3e-3, validation=validation, select_by="last")
+    assert result.best_epoch == 5
+    assert result.history[5].validation_loss > result.history[0].validation_loss
+
+
 def test_early_stopping_waits_as_long_as_asked(tmp_path):
     validation = Noise(8, seed=1, flip_labels=True)
     _, result = run(tmp_path / "a", epochs=30, learning_rate=3e-3, validation=validation, early_stopping=3)

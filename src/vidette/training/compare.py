@@ -119,7 +119,8 @@ def compare(
 
     A run that is finished is not trained again, and one that was interrupted goes on; so a model can be added
     to a comparison later. With folds, the model that validates best in each fold gives that fold's answers too:
-    the score of the choice. It goes by ``select_by`` of the recipes; by the validation loss where they differ.
+    the score of the choice. It goes by the validation accuracy where all recipes do, else by
+    the loss.
 
     Args:
         source: Labelled clips, as for training.
@@ -188,8 +189,8 @@ def _check_recipes(recipes: Mapping[str, Recipe]) -> None:
 
 
 def _choose(out: Path, recipes: Mapping[str, Recipe], listener: Listener) -> ChosenModels | None:
-    criteria: set[ScoreName] = {recipe.train.select_by for recipe in recipes.values()}
-    by = criteria.pop() if len(criteria) == 1 else "validation_loss"
+    criteria = {recipe.train.select_by for recipe in recipes.values()}
+    by: ScoreName = "validation_accuracy" if criteria == {"validation_accuracy"} else "validation_loss"
     try:
         return choose_in_folds({name: read_folds(out / name / _HONEST_FOLDS) for name in recipes}, by=by)
     except InputMismatchError as error:

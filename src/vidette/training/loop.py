@@ -195,11 +195,11 @@ def _after_epoch(
 ) -> None:
     """Keep the weights if this epoch is the best so far; tell a plateau schedule."""
     progress.history.append(record)
-    score = (
-        record.validation_loss
-        if learner.settings.select_by == "validation_loss"
-        else -record.validation_accuracy + 1e-6 * record.validation_loss
-    )
+    score = {
+        "validation_loss": record.validation_loss,
+        "validation_accuracy": -record.validation_accuracy + 1e-6 * record.validation_loss,
+        "last": -float(record.epoch),
+    }[learner.settings.select_by]
     if score < progress.best_score or not progress.best_state:
         progress.best_score, progress.best_epoch = score, record.epoch
         progress.best_state, progress.best_answers = learner.weights(), answers

@@ -209,7 +209,8 @@ class TrainSettings:
         int, _about("Epochs without a better validation score before stopping; 0: never.", ge=0)
     ] = 10
     select_by: Annotated[
-        Literal["validation_loss", "validation_accuracy"], _about("What the best weights are chosen by.")
+        Literal["validation_loss", "validation_accuracy", "last"],
+        _about("What the best weights are chosen by; last: those of the last epoch are taken."),
     ] = "validation_loss"
     refit: Annotated[
         bool,

@@ -37,6 +37,7 @@ RECIPES: Mapping[str, Recipe] = {
             label_smoothing=0.0,
             early_stopping=0,
             gradient_clip=0.0,
+            select_by="last",
             refit=True,
         ),
     ),
