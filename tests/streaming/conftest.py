@@ -1,5 +1,9 @@
 """Shared by the suite: a small classifier."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 import torch
 
@@ -38,3 +42,27 @@ def make_classifier():
         return Classifier(model, name, options, spec, CLASSES)
 
     return make
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A screen in memory."""
+    program = shutil.which("Xvfb")
+    if program is None:
+        pytest.skip("Xvfb, a screen in memory, is not installed")
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        [program, "-displayfd", str(writing), "-screen", "0", "640x480x24"],
+        pass_fds=(writing,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        number = told.readline().strip()  # once it listens
+    if not number:
+        server.wait()
+        pytest.skip("Xvfb does not start here")
+    monkeypatch.setenv("DISPLAY", f":{number}")
+    yield f":{number}"
+    server.terminate()
+    server.wait()

@@ -1,8 +1,6 @@
 """Annotated video and window: the pictures with what was answered, whole at any moment."""
 
-import os
 import shutil
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -166,32 +164,8 @@ def test_without_a_screen_the_window_says_so(monkeypatch):
         ScreenWindow()
 
 
-@pytest.fixture
-def screen(monkeypatch):
-    """A screen in memory."""
-    pytest.importorskip("tkinter", reason="this Python has no tkinter")
-    program = shutil.which("Xvfb")
-    if program is None:
-        pytest.skip("Xvfb, a screen in memory, is not installed")
-    reading, writing = os.pipe()
-    server = subprocess.Popen(
-        [program, "-displayfd", str(writing), "-screen", "0", "640x480x24"],
-        pass_fds=(writing,),
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        number = told.readline().strip()  # once it listens
-    if not number:
-        server.wait()
-        pytest.skip("Xvfb does not start here")
-    monkeypatch.setenv("DISPLAY", f":{number}")
-    yield f":{number}"
-    server.terminate()
-    server.wait()
-
-
 def test_the_window_shows_the_newest_picture_and_closing_it_ends_the_run(screen):
+    pytest.importorskip("tkinter", reason="this Python has no tkinter")
     from PIL import ImageGrab, features
 
     window = ScreenWindow()

@@ -2,7 +2,9 @@
 
 import http.server
 import io
+import itertools
 import socket
+import sys
 import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -151,6 +153,23 @@ def test_a_stopped_file_ends_at_once(tmp_path):
 def test_files_that_cannot_be_read_say_so(tmp_path):
     with pytest.raises(MissingVideoError, match="no such file"):
         watched(open_source(str(tmp_path / "none.mp4")))
+
+
+def test_the_screen_is_a_source(screen):
+    spec = ClipSpec(num_frames=2, height=48, width=64)
+    source = open_source("screen", patience=QUICK)
+    assert (source.name, source.is_live) == ("screen", True)
+    shown = list(itertools.islice(source.frames(spec, lambda *_: None), 3))
+    assert [picture.pixels.shape for picture in shown] == [(48, 64, 3)] * 3
+    assert shown[0].seconds < shown[1].seconds < shown[2].seconds
+    assert (source.counts.height, source.counts.width) == (480, 640)
+
+
+def test_without_a_screen_there_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(SettingError, match="no screen to read: DISPLAY is not set"):
+        open_source("screen")
 
 
 def test_a_camera_is_lost_and_comes_back():

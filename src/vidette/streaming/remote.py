@@ -68,13 +68,20 @@ class RemoteSource(Stoppable):
         clock: What tells the time.
         patience: How long to wait.
         container_format: FFmpeg's name, for a camera of this machine.
+        name: How it is shown; the address by default.
     """
 
     def __init__(
-        self, address: str, *, clock: Clock, patience: Patience, container_format: str | None = None
+        self,
+        address: str,
+        *,
+        clock: Clock,
+        patience: Patience,
+        container_format: str | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(clock)
-        self.name = safe_address(address)
+        self.name = name or safe_address(address)
         self.is_live = True
         self.counts = SourceCounts()
         self._address = address

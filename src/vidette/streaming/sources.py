@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def open_source(
     """Return the source at an address; it is opened when its frames are asked for.
 
     Args:
-        address: A file, a camera of this machine (``0`` or ``/dev/video0``), or an address such as
+        address: A file, a camera of this machine (``0`` or ``/dev/video0``), ``screen``, or an address such as
             ``rtsp://``, ``http://`` (MJPEG, HLS, a file) or ``udp://``.
         realtime: Show a file at its own pace instead of as fast as possible.
         clock: What tells the time.
@@ -39,7 +40,7 @@ def open_source(
         pictures: Give a file's pictures at their own size too, as other sources do.
 
     Raises:
-        SettingError: The address has a scheme that is not known.
+        SettingError: The address has a scheme that is not known, or there is no screen.
     """
     clock, patience = clock or SystemClock(), patience or Patience()
     scheme = address.partition("://")[0].lower() if "://" in address else ""
@@ -47,6 +48,9 @@ def open_source(
         return RemoteSource(address, clock=clock, patience=patience)
     if scheme:
         raise SettingError(f"{safe_address(address)}: expected a file, a camera or {'://, '.join(_SCHEMES)}://")
+    if address == "screen":
+        device, kind = _screen()
+        return RemoteSource(device, clock=clock, patience=patience, container_format=kind, name="screen")
     if re.fullmatch(r"[0-9]+|/dev/video[0-9]+", address):
         device, kind = _camera(address)
         return RemoteSource(device, clock=clock, patience=patience, container_format=kind)
@@ -60,6 +64,18 @@ def _camera(address: str) -> tuple[str, str]:
     if sys.platform == "darwin":
         return address, "avfoundation"
     raise SettingError(f"camera {address}: read on Linux and macOS only; give a file or a network address")
+
+
+def _screen() -> tuple[str, str]:
+    """Return FFmpeg's address and format of this machine's screen."""
+    if sys.platform == "darwin":
+        return "Capture screen 0", "avfoundation"
+    if sys.platform == "win32":
+        return "desktop", "gdigrab"
+    display = os.environ.get("DISPLAY")
+    if not display:
+        raise SettingError("there is no screen to read: DISPLAY is not set; start this in a graphical session")
+    return display, "x11grab"
 
 
 class FileSource(Stoppable):
