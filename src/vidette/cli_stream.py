@@ -21,7 +21,8 @@ _out = Console()
 
 _Classifier = Annotated[Path, typer.Argument(help="A run folder, a classifier folder, or 'imagenet'.")]
 _Sources = Annotated[
-    list[str], typer.Argument(help="Files, cameras (0 or /dev/video0), screen, rtsp://, http:// (MJPEG, HLS), udp://.")
+    list[str],
+    typer.Argument(help="Files, cameras (0 or /dev/video0), screen, rtsp://, http:// (MJPEG, HLS), udp://."),
 ]
 _Out = Annotated[
     list[str] | None,
