@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidette.classifier.declared import DeclaredInput
     from vidette.diagnosis.findings import Diagnosis, Finding
     from vidette.diagnosis.material import Material
+    from vidette.diagnosis.report import Section
     from vidette.diagnosis.subject import Subject
     from vidette.video.clip import ClipSpec
 
@@ -93,7 +94,8 @@ def diagnose(
     if report:
         from vidette.diagnosis.report import write_diagnosis_report
 
-        write_diagnosis_report(report, found, overwrite=overwrite)
+        sections = [] if model else _sections(target, Path(source), stream=options["stream"])
+        write_diagnosis_report(report, found, sections=sections, overwrite=overwrite)
         _err.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -190,7 +192,22 @@ def _material(
     )
 
 
+def _sections(target: str, source: Path, *, stream: int) -> list[Section]:
+    """Return what the report tells of one video beside the findings: its frames against its windows."""
+    from vidette.classifier.classifier import Classifier
+    from vidette.diagnosis.frames_against_clips import compare_frames_and_clips
+    from vidette.diagnosis.report import picture_section
+    from vidette.video.names import VIDEO_ENDINGS
+
+    if not source.is_file() or source.suffix.lower() not in VIDEO_ENDINGS:
+        return []
+    compared = compare_frames_and_clips(Classifier.load(target), source, stream=stream)
+    return [picture_section("Single frames against windows", compared.reading(), compared.picture())]
+
+
 def _is_live(source: str) -> bool:
+    if source == "screen":
+        return True
     return (not Path(source).exists() and bool(re.match(r"[a-z0-9+.-]+://", source) or source.isdigit())) or (
         source.startswith("/dev/video")
     )

@@ -77,6 +77,23 @@ def keras_model():
     )
 
 
+def test_the_report_on_a_video_shows_its_frames_against_its_windows(tmp_path):
+    model = build_model(
+        "frame_cnn", num_classes=3, num_frames=2, height=32, width=32, options={"backbone": "small"}
+    )
+    spec = ClipSpec(num_frames=2, height=32, width=32, sampling="window", fps=6.0)
+    Classifier(model, "frame_cnn", {"backbone": "small"}, spec, tuple(COLOURS)).save(
+        tmp_path / "clf", onnx=False
+    )
+    write_video(tmp_path / "video.mp4", np.stack([scene("red", i) for i in range(12)]), fps=6.0)
+    report = tmp_path / "report.html"
+    done = invoke(tmp_path / "clf", tmp_path / "video.mp4", "--report", report)
+    assert done.exit_code == 0, done.output
+    page = report.read_text(encoding="utf-8")
+    assert "Single frames against windows" in page.split("What was looked at")[0]
+    assert 'src="data:image/png;base64,iVBOR' in page
+
+
 def test_keras_cnn_whose_snapshots_and_video_differ_by_the_scaling(tmp_path):
     """Situation 2: trained on pixels in 0..1, given 0..255 by the code of the video."""
     from vidette.models.keras_network import keras_library

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import jinja2
 
-from vidette.diagnosis.findings import Diagnosis, Finding
+from vidette.diagnosis.findings import Diagnosis, Finding, Picture
 from vidette.video.writer import replacing
 
-__all__ = ["Section", "write_diagnosis_report"]
+__all__ = ["Section", "picture_section", "write_diagnosis_report"]
 
 _FAMILIES = {
     "input": "what it is shown",
@@ -30,12 +30,18 @@ class Section:
     Attributes:
         title: Heading.
         paragraphs: Plain text.
-        images: Pictures as data addresses (``data:image/png;base64,...``), each with its caption.
+        images: Pairs of a caption and a picture as a data address (``data:image/png;base64,...``).
     """
 
     title: str
     paragraphs: tuple[str, ...] = ()
     images: tuple[tuple[str, str], ...] = ()
+
+
+def picture_section(title: str, paragraphs: Sequence[str], picture: Picture) -> Section:
+    """Return a section with one picture."""
+    data = base64.b64encode(picture.image).decode("ascii")
+    return Section(title, tuple(paragraphs), ((picture.caption, f"data:image/png;base64,{data}"),))
 
 
 def write_diagnosis_report(
