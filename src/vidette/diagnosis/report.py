@@ -40,8 +40,7 @@ class Section:
 
 def picture_section(title: str, paragraphs: Sequence[str], picture: Picture) -> Section:
     """Return a section with one picture."""
-    data = base64.b64encode(picture.image).decode("ascii")
-    return Section(title, tuple(paragraphs), ((picture.caption, f"data:image/png;base64,{data}"),))
+    return Section(title, tuple(paragraphs), (_embedded(picture),))
 
 
 def write_diagnosis_report(
@@ -92,9 +91,10 @@ def _verdict(diagnosis: Diagnosis) -> str:
     return f"{diagnosis.findings[0].title}."
 
 
+def _embedded(picture: Picture) -> tuple[str, str]:
+    return picture.caption, f"data:image/png;base64,{base64.b64encode(picture.image).decode()}"
+
+
 def _card(finding: Finding) -> dict[str, object]:
-    images = [
-        (picture.caption, f"data:image/png;base64,{base64.b64encode(picture.image).decode()}")
-        for picture in finding.pictures
-    ]
+    images = [_embedded(picture) for picture in finding.pictures]
     return {"finding": finding, "family": _FAMILIES[finding.family], "images": images}
