@@ -87,9 +87,8 @@ def open_session(path: Path, *, num_threads: int | None = None) -> onnxruntime.I
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or torch.get_num_threads()
     options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # waiting threads would take the cores
+    # Threads that wait must not spin: they would take the cores from torch's, and from other streams.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own kinds have no common base
