@@ -1,5 +1,7 @@
 """A classifier on streams: the clip's own answer, frame by frame, in torch and ONNX Runtime alike."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -80,26 +82,34 @@ def test_the_list_holds_every_model_that_steps():
     assert stepping == set(STEPPING + OF_KERAS)
 
 
-def test_every_answer_has_seen_between_one_and_two_spans():
-    """An answer equals that of some run of T to 2 T - 1 frames up to now, fed to a fresh state."""
-    classifier, pixels = make("cnn_gru"), frames(5 * T)
+def lengths_seen(classifier, pixels, *, longest):
+    """For every answer, the run of frames up to now that gives it, fed to a fresh state."""
+    first = classifier.spec.num_frames
     answers, _ = pushed(Stepper(classifier, runtime="torch"), pixels)
     lengths = []
-    for end in range(T, len(pixels) + 1):
-        with torch.no_grad():
-            fits = [
-                length
-                for length in range(1, end + 1)
-                if np.allclose(
-                    answers[end - 1],
-                    pushed(Stepper(classifier, runtime="torch", state="carry"), pixels[end - length : end])[
-                        1
-                    ].logits,
-                    atol=1e-5,
-                )
-            ]
+    for end in range(first, len(pixels) + 1):
+        fits = []
+        for length in range(1, min(end, longest) + 1):
+            fresh = Stepper(classifier, runtime="torch", state="carry")
+            _, state = pushed(fresh, pixels[end - length : end])
+            if np.allclose(answers[end - 1], state.logits, atol=1e-5):
+                fits.append(length)
         assert len(fits) == 1, (end, fits)
         lengths += fits
+    return lengths
+
+
+def test_every_answer_has_seen_hardly_more_than_a_span_where_states_share_features():
+    assert set(lengths_seen(make("cnn_gru"), frames(3 * T), longest=2 * T)) == {T}
+    short = make("cnn_gru")
+    spec = dataclasses.replace(SPEC, num_frames=10)
+    classifier = Classifier(short.model, short.model_name, short.model_options, spec, CLASSES)
+    assert lengths_seen(classifier, frames(21), longest=13) == [10, 11] * 6, "states begin two frames apart"
+
+
+def test_every_answer_has_seen_between_one_and_two_spans():
+    classifier = make("cnn_gru", input="difference")
+    lengths = lengths_seen(classifier, frames(5 * T), longest=2 * T + 1)
     assert set(lengths) == set(range(T, 2 * T))
 
 
@@ -144,7 +154,7 @@ def test_per_frame_features_are_computed_once_a_frame():
     classifier = make("cnn_gru")
     classifier.model.backbone.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
     pushed(Stepper(classifier, runtime="torch"), frames(3 * T))
-    assert sum(seen) == 3 * T, "two states share a frame's features"
+    assert sum(seen) == 3 * T, "the states share a frame's features"
 
 
 @pytest.mark.parametrize("name", ["cnn_gru", "shift"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
 from vidette.classifier.step_runtime import NotExportedError, StepRunner, TorchStep, exported_step
 from vidette.errors import InputMismatchError, SettingError
+from vidette.models.base import FrameModel
 from vidette.video.motion_crop import clip_pixels
 from vidette.video.transforms import pixels_tensor
 
@@ -25,11 +27,15 @@ __all__ = ["STATE_POLICIES", "StatePolicy", "Stepper", "StreamState"]
 
 StatePolicy = Literal["window", "carry", "clip"]
 STATE_POLICIES: tuple[StatePolicy, ...] = ("window", "carry", "clip")
-"""``"window"``: two states a stream, each begun afresh every two spans, a span apart: from the first span on,
-every answer has seen at least one span of frames and less than two. ``"carry"``: one state, never begun afresh.
+"""``"window"``: several states a stream, begun afresh in turns: from the first span on, every answer saw at
+least one span of frames and less than two; less than about one and an eighth where the states share what is
+computed of each frame. ``"carry"``: one state, never begun afresh.
 ``"clip"``: the last T frames as one clip, their features computed once; for models without a step the only one,
 and for a crop that follows motion, which every answer cuts anew from the last T frames, held as large pictures.
 """
+
+_SHARED_STATES = 8
+"""Into how many parts the states divide a span where they share the frames' features."""
 
 _Memory = tuple[Tensor, ...]
 
@@ -226,7 +232,8 @@ class Stepper:
             return _Cropping(classifier, runtime)
         if self.state_policy == "clip":
             return _Sliding(classifier, runtime)
-        rows = 1 if self.state_policy == "carry" else 2
+        gap = None if self.state_policy == "carry" else _gap_frames(classifier)
+        rows = 1 if gap is None else 1 + math.ceil(classifier.spec.num_frames / gap)
         runner: StepRunner | None = None
         on_cpu = classifier.device.type == "cpu"
         if runtime == "onnx" and not on_cpu:
@@ -241,7 +248,13 @@ class Stepper:
                 self.notes = (f"torch runs the step: {error}",)
         if runner is None:
             runner = TorchStep(classifier.model, rows=rows, device=classifier.device)
-        return _Stepping(runner, classifier.spec, rows=rows)
+        return _Stepping(runner, classifier.spec, gap=gap)
+
+
+def _gap_frames(classifier: Classifier) -> int:
+    """Return how many frames apart a stream's states begin: fewer where a state more costs hardly anything."""
+    num_frames = classifier.spec.num_frames
+    return math.ceil(num_frames / _SHARED_STATES) if isinstance(classifier.model, FrameModel) else num_frames
 
 
 def _whole_clip_reason(classifier: Classifier) -> str | None:
@@ -257,16 +270,16 @@ def _frame_tensor(frames: Sequence[np.ndarray], spec: ClipSpec) -> Tensor:
 
 
 class _Stepping:
-    """States that the model's step carries on; with two rows they take turns."""
+    """States that the model's step carries on; where they begin ``gap`` frames apart they take turns."""
 
-    def __init__(self, runner: StepRunner, spec: ClipSpec, *, rows: int) -> None:
-        self.runner, self.spec, self.num_frames, self.rows = runner, spec, spec.num_frames, rows
+    def __init__(self, runner: StepRunner, spec: ClipSpec, *, gap: int | None) -> None:
+        self.runner, self.spec, self.num_frames, self.gap = runner, spec, spec.num_frames, gap
         self.runtime: Literal["torch", "onnx"] = runner.runtime
         self._initial = runner.initial()
+        self._rows = len(self._initial[0])
 
     def start(self) -> StreamState:
-        ages = (0,) if self.rows == 1 else (0, -self.num_frames)
-        return StreamState(0, self._initial, ages)
+        return StreamState(0, self._initial, tuple(-(self.gap or 0) * row for row in range(self._rows)))
 
     def advance(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> list[StreamState]:
         begun = [self._begun_afresh(state) for state in states]
@@ -280,9 +293,9 @@ class _Stepping:
 
     def _begun_afresh(self, state: StreamState) -> StreamState:
         """Empty the rows whose time is over, or whose turn it is to begin."""
-        if self.rows == 1:
+        if self.gap is None:
             return state
-        over = [age == 0 or age >= 2 * self.num_frames for age in state.ages]
+        over = [age == 0 or age >= self._rows * self.gap for age in state.ages]
         if not any(over):
             return state
         memory = tuple(
