@@ -43,7 +43,7 @@ _Policy = Annotated[
 _State = Annotated[
     Literal["window", "carry", "clip"] | None,
     typer.Option(
-        help="What an answer has seen: one to two spans, everything, or the last clip exactly. "
+        help="What an answer has seen: about a span (at most two), everything, or the last clip exactly. "
         "[dim]\\[window, or clip for models without a step][/dim]"
     ),
 ]

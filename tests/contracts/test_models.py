@@ -20,6 +20,7 @@ VARIANTS = {
     "cnn_gru attention": ("cnn_gru", {"readout": "attention"}),
     "cnn_gru bidirectional": ("cnn_gru", {"bidirectional": True}),
     "cnn_lstm bidirectional last": ("cnn_lstm", {"bidirectional": True, "readout": "last"}),
+    "cnn_tcn three stages": ("cnn_tcn", {"stages": 3, "grid": 4}),
     "shift stages": ("shift", {"backbone": "resnet18", "shift_places": "stages"}),
     "shift both ways": ("shift", {"causal": False}),
     "transformer both ways": ("transformer", {"causal": False}),
@@ -126,6 +127,10 @@ def test_exports_to_onnx_within_the_tolerance(model, clips, tmp_path):
 def test_any_clip_shape_fits_or_is_refused_by_name(name, shape):
     if name == "s3d" and (shape[0] < 8 or min(shape[1:]) < 17):
         with pytest.raises(SettingError, match="s3d needs clips of at least 8 frames of 17x17"):
+            built(name, shape)
+        return
+    if name == "cnn_tcn" and shape[0] < 4:
+        with pytest.raises(SettingError, match=f"halves time 2 times, which {shape[0]} frames do not allow"):
             built(name, shape)
         return
     if name == "change" and shape[0] < 2:

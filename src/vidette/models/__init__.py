@@ -12,6 +12,7 @@ from vidette.errors import SettingError, unknown_name
 from vidette.models.base import State, VideoModel
 from vidette.models.change import ChangeCnn
 from vidette.models.cnn_rnn import CnnRnn
+from vidette.models.cnn_tcn import CnnTcn
 from vidette.models.conv3d import Conv3dCausal, Conv3dSmall, TorchvisionVideo
 from vidette.models.frame_cnn import FrameCnn
 from vidette.models.huggingface import PREFIX, HuggingFaceVideo
@@ -62,6 +63,7 @@ MODELS: Mapping[str, ModelKind] = {
     "cnn_rnn": _cnn(partial(CnnRnn, cell="rnn"), "CNN + simple RNN"),
     "cnn_lstm": _cnn(partial(CnnRnn, cell="lstm"), "CNN + LSTM"),
     "cnn_gru": _cnn(partial(CnnRnn, cell="gru"), "CNN + GRU (default)"),
+    "cnn_tcn": _cnn(CnnTcn, "CNN + temporal conv."),
     "shift": replace(_cnn(ShiftCnn, "CNN, temporal shift"), has_backbone=False),
     "transformer": _cnn(SpaceTimeTransformer, "CNN + attention"),
     "conv3d_small": ModelKind(Conv3dSmall, "small 3-D CNN", True, False),
