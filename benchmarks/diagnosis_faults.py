@@ -454,8 +454,8 @@ def _permuted(patient: Patient, seed: int):
 
 
 def _length(patient: Patient, seed: int):
-    return (dataclasses.replace(patient.subject, classes=(*patient.subject.classes, "background")),)
-    patient.material(), None
+    subject = dataclasses.replace(patient.subject, classes=(*patient.subject.classes, "background"))
+    return subject, patient.material(), None
 
 
 def _leak(patient: Patient, seed: int):
