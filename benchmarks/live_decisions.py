@@ -290,8 +290,9 @@ def measure(name: str, folder: Path, *, small: bool, false_alarms: float, state:
         delay = rows[what].delay_seconds(classifier.classes)
         reached = cut >= FLIPS_CUT and delay <= DELAY_SECONDS + 1e-9 and events.f1 >= plain.f1
         print(
-            f"  {what}: flips cut by {100 * cut:.0f} %, those beyond the truth's by {100 * beyond:.0f} %, smoothing delay {delay:.2f} s, F1 {plain.f1:.2f} to"
-            f" {events.f1:.2f}: {'reached' if reached else 'NOT reached'} (80 % at 0.5 s or less, F1 kept)"
+            f"  {what}: flips cut by {100 * cut:.0f} %, those beyond the truth's by {100 * beyond:.0f} %,"
+            f" smoothing delay {delay:.2f} s, F1 {plain.f1:.2f} to {events.f1:.2f}:"
+            f" {'reached' if reached else 'NOT reached'} (80 % at 0.5 s or less, F1 kept)"
         )
 
 
