@@ -97,6 +97,12 @@ def test_folds_give_the_scores(crossed):
     assert "by folds" in crossed.scored_on
 
 
+def test_random_folds_are_not_trained(crossed):
+    trained = sorted(path.parent.name for path in crossed.folder.glob("*/folds/*") if path.name != "honest")
+    assert trained == []
+    assert (crossed.folder / "frame_cnn/folds/honest").is_dir()
+
+
 def test_every_fold_is_answered_by_the_model_that_validates_best(crossed):
     chosen, right = crossed.chosen, []
     assert chosen.by == "validation_loss"

@@ -10,7 +10,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def compare(
     A run that is finished is not trained again, and one that was interrupted goes on; so a model can be added
     to a comparison later. With folds, the model that validates best in each fold gives that fold's answers too:
     the score of the choice. It goes by the validation accuracy where all recipes do, else by
-    the loss.
+    the loss. Random folds, whose score leaks, are not trained.
 
     Args:
         source: Labelled clips, as for training.
@@ -139,6 +139,7 @@ def compare(
     """
     listener = listener or SilentListener()
     cache = cache or ClipCache()
+    recipes = {name: _without_random_folds(recipe) for name, recipe in recipes.items()}
     _check_recipes(recipes)
     manifest = read_source(source, next(iter(recipes.values())))
     _open_folder(out, _plan(manifest, recipes, folds, smoke=smoke), overwrite=overwrite)
@@ -178,7 +179,7 @@ def _check_recipes(recipes: Mapping[str, Recipe]) -> None:
         raise SettingError(
             f"{len(recipes)} model to compare; expected two or more, for example frame_cnn,cnn_gru"
         )
-    distinct = {(repr(_division(recipe)), recipe.source, recipe.train.seed) for recipe in recipes.values()}
+    distinct = {(recipe.split, recipe.source, recipe.train.seed) for recipe in recipes.values()}
     if len(distinct) > 1:
         raise SettingError(
             "the recipes read or divide the clips in different ways, so their scores cannot be compared; give"
@@ -198,9 +199,8 @@ def _choose(out: Path, recipes: Mapping[str, Recipe], listener: Listener) -> Cho
         return None
 
 
-def _division(recipe: Recipe) -> dict[str, Any]:
-    """Return what decides which clips are for what; random folds are beside the point."""
-    return {name: value for name, value in asdict(recipe.split).items() if name != "random_folds"}
+def _without_random_folds(recipe: Recipe) -> Recipe:
+    return replace(recipe, split=replace(recipe.split, random_folds=False))
 
 
 def _plan(
@@ -211,7 +211,7 @@ def _plan(
     clips = [(c.name, c.label, c.group, c.split, c.fold) for c in manifest.clips]
     return {
         "clips": hashlib.sha256(repr(clips).encode()).hexdigest(),
-        "split": _division(recipe),
+        "split": asdict(recipe.split),
         "seed": recipe.train.seed,
         "folds": folds,
         **({"smoke": True} if smoke else {}),
