@@ -173,6 +173,25 @@ def test_classes_that_were_never_seen(subject, source):
     assert names(diagnose(subject, drawing.material(pixels, given)))[0] == "unseen_class"
 
 
+def test_wrong_answers_without_a_cause_are_not_called_healthy(subject, source):
+    pixels, labels = source
+    order = np.random.default_rng(0).permutation(len(labels))
+    wrong = list(labels)
+    for i in order[: round(0.6 * len(labels))]:  # labels at random, which no permutation of the names undoes
+        wrong[i] = subject.classes[int(np.random.default_rng(i).integers(len(subject.classes)))]
+    modest = dataclasses.replace(subject, network=lambda x: 0.1 * subject.network(x))  # not over-confident
+    found = diagnose(modest, drawing.material(pixels, wrong))
+    assert names(found) == ["errors_unexplained"]
+    accuracy = found.findings[0].numbers["accuracy"]
+    weak = dataclasses.replace(modest, statistics={**subject.statistics, "validation_accuracy": 0.3})
+    random = [
+        subject.classes[int(k)]
+        for k in np.random.default_rng(1).integers(len(subject.classes), size=len(labels))
+    ]
+    assert accuracy < 0.7
+    assert names(diagnose(weak, drawing.material(pixels, random))) == ["weak_classifier"]
+
+
 def test_a_stream_that_turns_dark_is_told_with_its_time(subject, source):
     pixels, _ = source
     stream = [pixels[0] if i < 8 else (pixels[0] * 0.2).astype(np.uint8) for i in range(16)]

@@ -13,7 +13,14 @@ from vidette.diagnosis.looks import look_at
 from vidette.diagnosis.wording import new_finding
 from vidette.video.clip import Clip
 
-__all__ = ["check_classes", "check_drift", "check_leak", "check_shift", "check_shortcut"]
+__all__ = [
+    "check_classes",
+    "check_drift",
+    "check_leak",
+    "check_shift",
+    "check_shortcut",
+    "check_unexplained",
+]
 
 _IMBALANCE = 5.0
 _SAME_LEVELS = 6.0
@@ -191,6 +198,31 @@ def check_shift(case: Case, explained: bool) -> list[Finding]:
         )
     ]
 
+
+def check_unexplained(case: Case, explained: bool) -> list[Finding]:
+    """Tell answers that are often wrong where nothing else tells why, instead of calling that healthy.
+
+    Args:
+        case: What was measured.
+        explained: Whether another finding says why.
+    """
+    accuracy, expected = case.base.accuracy, case.expected_accuracy
+    if explained or accuracy != accuracy or len(case.base.right) < _LEAST_LABELLED:
+        return []
+    right = f"Right in {accuracy:.0%} of {len(case.base.right)} clips"
+    if expected - accuracy >= _MISSING:
+        name, evidence = "errors_unexplained", f"{right}; {expected:.0%} were expected."
+    elif max(expected, accuracy) < _WEAK:
+        name, evidence = "weak_classifier", f"{right}, and in {expected:.0%} of its validation clips."
+    else:
+        return []
+    numbers = {"accuracy": accuracy, "expected": expected}
+    return [new_finding(name, evidence, confidence=0.6, explains=0.5, severity="warning", numbers=numbers)]
+
+
+_LEAST_LABELLED = 8
+_MISSING = 0.3
+_WEAK = 0.5
 
 _DRIFT_MEASURES = {
     "brightness": ("brightness", 12.0, "darker", "brighter"),

@@ -9,7 +9,14 @@ from dataclasses import replace
 import torch
 
 from vidette.diagnosis.case import Case, make_case
-from vidette.diagnosis.data_checks import check_classes, check_drift, check_leak, check_shift, check_shortcut
+from vidette.diagnosis.data_checks import (
+    check_classes,
+    check_drift,
+    check_leak,
+    check_shift,
+    check_shortcut,
+    check_unexplained,
+)
 from vidette.diagnosis.findings import Diagnosis, Finding, Picture
 from vidette.diagnosis.input_checks import check_alternatives, check_reference, try_alternatives
 from vidette.diagnosis.material import Material
@@ -104,6 +111,7 @@ def _find(case: Case, on_progress: Callable[[int, int], None] | None) -> list[Fi
             on_progress(done + 1, total)
     serious = any(finding.severity != "note" for finding in found)
     found += check_shift(case, explained=serious)
+    found += check_unexplained(case, explained=any(finding.severity != "note" for finding in found))
     if on_progress:
         on_progress(total, total)
     return found

@@ -289,6 +289,18 @@ CAUSES: Mapping[str, Wording] = {
         "Another place, camera, viewpoint or background than in training.",
         "Collect and label clips from here, and train again or adapt.",
     ),
+    "errors_unexplained": Wording(
+        "data",
+        "The answers are wrong more often than in validation, and no cause was found",
+        "The clips differ from those of training in a way that was not tried, or labels are wrong.",
+        "Look at the clips answered wrongly; give --reference TRAIN_SOURCE, so that more can be compared.",
+    ),
+    "weak_classifier": Wording(
+        "data",
+        "The classifier was never good: its validation clips were answered as badly",
+        "Too few or too unlike training clips, a model or input that does not fit, or too short a training.",
+        "Look at its curves in the training report; compare models and inputs with 'vidette compare'.",
+    ),
     "drift": Wording(
         "data",
         "The pictures change along the stream",
