@@ -10,7 +10,10 @@ from vidette.errors import SettingError
 from vidette.video.augmentation import Augmentation, augment, flip_suggestion, view_crops
 
 RNG = np.random.default_rng(0)
-SPATIAL = {"crop_scale_min": 0.4, "flip": True, "colour": 0.5, "hue": 0.3, "blur": 3.0, "erase": 0.5}
+SPATIAL = {
+    **{"crop_scale_min": 0.4, "flip": True, "colour": 0.5, "hue": 0.3, "blur": 3.0, "erase": 0.5},
+    **{"rotate": 30.0, "translate": 0.3, "zoom": 0.5},
+}
 TEMPORAL = {"time_shift": 0.4, "time_jitter": 2.0, "speed": 1.0}
 EACH = {**SPATIAL, **TEMPORAL, "noise": 0.2}
 
@@ -148,6 +151,40 @@ def test_crop_is_a_part_of_the_picture_at_full_size():
         assert np.ptp(red.mean(axis=0)) > 255 * 0.4
 
 
+def blob(out: np.ndarray) -> tuple[float, float, float, float]:
+    """Area, row and column of the middle, and slope in degrees of what is bright."""
+    rows, columns = np.nonzero(out[0, :, :, 0] > 100)
+    slope = 0.5 * np.arctan2(2 * np.cov(rows, columns)[0, 1], columns.var() - rows.var())
+    return float(len(rows)), float(rows.mean()), float(columns.mean()), float(np.degrees(slope))
+
+
+def test_a_clip_is_turned_moved_and_scaled_both_ways_within_what_is_asked():
+    clip = np.zeros((2, 60, 90, 3), np.uint8)
+    clip[:, 27:33, 33:57] = 200  # 6 x 24 pixels in the middle
+    seeds = range(30)
+    turned = np.array([blob(augmented(clip, seed, rotate=30.0)) for seed in seeds])
+    assert turned[:, 3].min() < -15
+    assert turned[:, 3].max() > 15
+    assert np.abs(turned[:, 3]).max() <= 31
+    np.testing.assert_allclose(turned[:, 0], 144, rtol=0.15)
+    np.testing.assert_allclose(turned[:, 1:3], [[29.5, 44.5]] * 30, atol=0.6)
+    moved = np.array([blob(augmented(clip, seed, translate=0.2)) for seed in seeds])
+    for column, (middle, most) in zip((1, 2), ((29.5, 12), (44.5, 18)), strict=True):
+        away = moved[:, column] - middle
+        assert away.min() < -most / 2
+        assert away.max() > most / 2
+        assert np.abs(away).max() <= most + 0.6
+    scaled = np.array([blob(augmented(clip, seed, zoom=0.5)) for seed in seeds])
+    assert 1 / 2.4 < scaled[:, 0].min() / 144 < 0.75
+    assert 1.4 < scaled[:, 0].max() / 144 < 2.4
+
+
+def test_a_gap_is_filled_with_the_border():
+    clip = np.full((2, 32, 32, 3), 90, np.uint8)
+    for seed in range(8):
+        np.testing.assert_array_equal(augmented(clip, seed, rotate=45.0, translate=0.4, zoom=0.9), clip)
+
+
 def test_hue_turns_the_colour_and_keeps_grey_and_brightness():
     grey = np.full((2, 4, 4, 3), 120, np.uint8)
     orange = np.broadcast_to(np.array([180, 120, 90], np.uint8), (2, 4, 4, 3))
@@ -187,7 +224,7 @@ def test_erasing_covers_one_rectangle_no_larger_than_asked():
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Augmentation) if field.name != "flip"])
 def test_settings_out_of_range(name):
-    for wrong in (-0.1, 11.0):
+    for wrong in (-0.1, 181.0):
         with pytest.raises(SettingError, match=name):
             Augmentation(**{name: wrong})
     with pytest.raises(SettingError):

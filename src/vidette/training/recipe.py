@@ -151,6 +151,13 @@ class AugmentSettings:
     crop_scale_min: Annotated[
         float, _about("Smallest share of the picture that a random crop keeps.", gt=0, le=1)
     ] = 0.7
+    rotate: Annotated[float, _about("Largest turn, in degrees.", ge=0, le=180)] = 0.0
+    translate: Annotated[
+        float, _about("Largest move, as a share of the picture's height and width.", ge=0, le=0.5)
+    ] = 0.0
+    zoom: Annotated[float, _about("Largest change of scale; 0.25: 1.25 times to 1/1.25 times.", ge=0, le=1)] = (
+        0.0
+    )
     flip: Annotated[bool, _about("Mirror left and right; not where classes tell them apart.")] = False
     colour: Annotated[
         float, _about("Strength of brightness, contrast and saturation changes.", ge=0, le=0.9)

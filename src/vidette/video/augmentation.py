@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
 from vidette.errors import SettingError
@@ -21,6 +21,9 @@ _YIQ = np.array([_GREY, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 """RGB to brightness and two axes of colour; turning the two axes turns the hue."""
 
 _MOST = {
+    "rotate": 180.0,
+    "translate": 0.5,
+    "zoom": 1.0,
     "colour": 0.9,
     "hue": 0.5,
     "blur": 10.0,
@@ -43,6 +46,10 @@ class Augmentation:
 
     Attributes:
         crop_scale_min: The smallest random crop, as a fraction of the area, above 0 to 1; 1 keeps the whole.
+        rotate: The clip turns by up to this many degrees either way, 0 to 180.
+        translate: It moves by up to this share of its height and width either way, 0 to 0.5.
+        zoom: It grows or shrinks by up to this fraction, 0 to 1: 0.25 is 1.25 times to 1 / 1.25 times. Where
+            turning, moving and shrinking leave a gap, the border goes on.
         flip: Mirror left and right half of the time; wrong where left and right are different classes.
         colour: Brightness, contrast and saturation change by up to this fraction, 0 to 0.9.
         hue: The hue turns by up to this fraction of the colour circle, either way, 0 to 0.5.
@@ -58,6 +65,9 @@ class Augmentation:
     """
 
     crop_scale_min: float = 1.0
+    rotate: float = 0.0
+    translate: float = 0.0
+    zoom: float = 0.0
     flip: bool = False
     colour: float = 0.0
     hue: float = 0.0
@@ -93,11 +103,12 @@ class _Draws:
     start: float
     shift: float
     speed: float
+    place: np.ndarray
 
 
 def _drawn(generator: np.random.Generator) -> _Draws:
-    first, colours, more = generator.random(5), generator.uniform(-1, 1, 3), generator.random(10)
-    return _Draws(first[:4], first[4], colours, more[0], more[1], more[2], more[3:7], *more[7:10])
+    first, colours, more = generator.random(5), generator.uniform(-1, 1, 3), generator.random(14)
+    return _Draws(first[:4], first[4], colours, more[0], more[1], more[2], more[3:7], *more[7:10], place=more[10:])
 
 
 def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.random.Generator) -> np.ndarray:
@@ -115,6 +126,8 @@ def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.ran
     draws = _drawn(generator)
     changed = _retimed(pixels, augmentation, draws, generator=generator)
     changed = _cropped(changed, draws.crop, scale_min=augmentation.crop_scale_min)
+    if augmentation.rotate > 0 or augmentation.translate > 0 or augmentation.zoom > 0:
+        changed = _placed(changed, augmentation, 2 * draws.place - 1)
     if augmentation.flip and draws.flip < 0.5:
         changed = changed[:, :, ::-1]
     if augmentation.colour > 0 or augmentation.hue > 0:
@@ -159,6 +172,23 @@ def _box_at_full_size(pixels: np.ndarray, top: int, left: int, rows: int, column
         return pixels
     box = _planes(pixels[:, top : top + rows, left : left + columns])
     return _pixels(functional.resize(box, [height, width], antialias=True))
+
+
+def _placed(pixels: np.ndarray, augmentation: Augmentation, draws: np.ndarray) -> np.ndarray:
+    """Turn, move and scale all frames alike, about the middle; the border goes on."""
+    height, width = pixels.shape[1:3]
+    angle = math.radians(augmentation.rotate * draws[0])
+    scale = (1 + augmentation.zoom) ** draws[1]
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) / scale
+    turn = turn * np.array([[1, height / width], [width / height, 1]])  # from pixels to halves of each side
+    moved = -turn @ (2 * augmentation.translate * draws[2:])
+    matrix = torch.from_numpy(np.concatenate([turn, moved[:, None]], axis=1)).float()
+    shape = [len(pixels), 3, height, width]
+    grid = nn.functional.affine_grid(matrix.expand(len(pixels), 2, 3), shape, align_corners=False)
+    planes = nn.functional.grid_sample(
+        _planes(pixels).float(), grid, padding_mode="border", align_corners=False
+    )
+    return _pixels(planes.round().to(torch.uint8))
 
 
 def _coloured(pixels: np.ndarray, augmentation: Augmentation, draws: _Draws) -> np.ndarray:
