@@ -26,6 +26,7 @@ from vidette.training.batches import (
     training_batches,
 )
 from vidette.training.learner import Learner
+from vidette.training.memory import keep_freed_memory
 from vidette.training.optimizer import Scheduler
 from vidette.training.recipe import TrainSettings
 
@@ -111,6 +112,7 @@ def fit(
         StorageError: The checkpoint cannot be written.
     """
     start = time.perf_counter()
+    keep_freed_memory()
     loaders = training_batches(training, settings), evaluation_batches(validation, settings)
     counts = (1, 1) if smoke else (len(loaders[0]), len(loaders[1]))
     epochs = 1 if smoke else settings.epochs

@@ -108,7 +108,8 @@ class _Draws:
 
 def _drawn(generator: np.random.Generator) -> _Draws:
     first, colours, more = generator.random(5), generator.uniform(-1, 1, 3), generator.random(14)
-    return _Draws(first[:4], first[4], colours, more[0], more[1], more[2], more[3:7], *more[7:10], place=more[10:])
+    (hue, blur, noise), erase, (start, shift, speed) = more[:3], more[3:7], more[7:10]
+    return _Draws(first[:4], first[4], colours, hue, blur, noise, erase, start, shift, speed, more[10:])
 
 
 def augment(pixels: np.ndarray, augmentation: Augmentation, *, generator: np.random.Generator) -> np.ndarray:
