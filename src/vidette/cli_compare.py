@@ -44,7 +44,7 @@ def compare(
         Path | None, typer.Option(help="Folder of the runs. [dim]\\[runs/SOURCE-compared][/dim]")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="default, change, motion, resnet18-rnn, or a TOML file.")
+        str, typer.Option(help="default, change, gesture, motion, resnet18-rnn, or a TOML file.")
     ] = "default",
     folds: Annotated[
         str | None,

@@ -26,6 +26,38 @@ RECIPES: Mapping[str, Recipe] = {
             epochs=20, batch_size=32, learning_rate=3e-3, backbone_rate_factor=1.0, early_stopping=0
         ),
     ),
+    "gesture": Recipe(
+        clip=ClipSettings(size=64, resize="motion"),
+        model=ModelSettings(
+            backbone="small",
+            weights="none",
+            frozen=False,
+            input="motion",
+            grid=8,
+            projection=32,
+            hidden=128,
+            bidirectional=True,
+            dropout=0.3,
+        ),
+        augment=AugmentSettings(
+            crop_scale_min=1.0,
+            rotate=10.0,
+            translate=0.12,
+            zoom=0.3,
+            speed=0.3,
+            time_shift=0.1,
+            time_jitter=0.5,
+        ),
+        train=TrainSettings(
+            batch_size=32,
+            learning_rate=3e-3,
+            backbone_rate_factor=1.0,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            early_stopping=0,
+            select_by="last",
+        ),
+    ),
     "change": Recipe(
         clip=ClipSettings(num_frames=32, size=320),
         model=ModelSettings(model="change", levels="all", grid=10),
