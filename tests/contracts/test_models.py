@@ -20,7 +20,7 @@ VARIANTS = {
     "cnn_gru attention": ("cnn_gru", {"readout": "attention"}),
     "cnn_gru bidirectional": ("cnn_gru", {"bidirectional": True}),
     "cnn_lstm bidirectional last": ("cnn_lstm", {"bidirectional": True, "readout": "last"}),
-    "cnn_tcn three stages": ("cnn_tcn", {"stages": 3, "grid": 4}),
+    "cnn_tcn three layers": ("cnn_tcn", {"layers": 3, "grid": 4}),
     "shift stages": ("shift", {"backbone": "resnet18", "shift_places": "stages"}),
     "shift both ways": ("shift", {"causal": False}),
     "transformer both ways": ("transformer", {"causal": False}),

@@ -30,11 +30,11 @@ class TemporalConvHead(Head):
         grid: Cells along each side, g.
         projection: Size of the vector that all cells of a frame together are projected to.
         hidden: Channels of the convolutions along time.
-        stages: Convolutions; each halves time.
+        layers: Convolutions; each halves time.
         dropout: Before the projection and after each stage.
 
     Raises:
-        SettingError: A clip has too few frames for so many stages.
+        SettingError: A clip has too few frames for so many layers.
     """
 
     needs_whole_clip = "its convolutions along time look ahead"
@@ -48,20 +48,20 @@ class TemporalConvHead(Head):
         grid: int,
         projection: int,
         hidden: int,
-        stages: int,
+        layers: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.left = num_frames >> stages
+        self.left = num_frames >> layers
         if self.left < 1:
             raise SettingError(
-                f"model cnn_tcn halves time {stages} times, which {num_frames} frames do not allow; "
-                f"take {2**stages} frames or more, or fewer stages"
+                f"model cnn_tcn halves time {layers} times, which {num_frames} frames do not allow; "
+                f"take {2**layers} frames or more, or fewer layers"
             )
         self.project = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(features * grid * grid, projection), _Normalised(projection)
         )
-        widths = [projection, *[hidden] * stages]
+        widths = [projection, *[hidden] * layers]
         self.stages = nn.Sequential(
             *(_stage(before, after, dropout) for before, after in itertools.pairwise(widths))
         )
@@ -97,17 +97,17 @@ class CnnTcn(FrameModel):
 
     Args:
         num_classes: K.
-        num_frames: T of the clips, ``2 ** stages`` or more.
+        num_frames: T of the clips, ``2 ** layers`` or more.
         backbone: ``"small"`` or a timm name.
         grid: Cells along each side of the pooled feature map; 1 forgets where things are.
         projection: Size of the vector that a frame becomes.
         hidden: Channels of the convolutions along time.
-        stages: Convolutions along time; each halves it.
+        layers: Convolutions along time; each halves it.
         dropout: Probability of dropping a feature.
         in_channels: C of the frames.
 
     Raises:
-        SettingError: A clip has too few frames for so many stages.
+        SettingError: A clip has too few frames for so many layers.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class CnnTcn(FrameModel):
         grid: int = 2,
         projection: int = 96,
         hidden: int = 128,
-        stages: int = 2,
+        layers: int = 2,
         dropout: float = 0.2,
         in_channels: int = 3,
     ) -> None:
@@ -131,7 +131,7 @@ class CnnTcn(FrameModel):
             grid=grid,
             projection=projection,
             hidden=hidden,
-            stages=stages,
+            layers=layers,
             dropout=dropout,
         )
         super().__init__(net, head)

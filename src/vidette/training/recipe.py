@@ -96,7 +96,9 @@ class ModelSettings:
     hidden: Annotated[int | None, _about("Size of the recurrent state, or of a transformer's token.", ge=1)] = (
         None
     )
-    layers: Annotated[int | None, _about("Stacked recurrent layers, or a transformer's blocks.", ge=1)] = None
+    layers: Annotated[
+        int | None, _about("Recurrent layers, convolutions along time, or a transformer's blocks.", ge=1)
+    ] = None
     heads: Annotated[int | None, _about("Heads of each attention.", ge=1)] = None
     attention_frames: Annotated[int | None, _about("Frames that a causal transformer looks back on.", ge=1)] = (
         None
