@@ -44,6 +44,11 @@ class NativeClips:
             tuple(self.labels[i] for i in places),
         )
 
+    def joined(self, other: NativeClips) -> NativeClips:
+        return NativeClips(
+            (*self.frames, *other.frames), (*self.fps, *other.fps), (*self.labels, *other.labels)
+        )
+
     def changed(self, change: Callable[[np.ndarray, int], np.ndarray]) -> NativeClips:
         return dataclasses.replace(self, frames=tuple(change(f, i) for i, f in enumerate(self.frames)))
 
@@ -462,8 +467,7 @@ def _leak(patient: Patient, seed: int):
     half = len(patient.source) // 2
     rng = np.random.default_rng(seed)
     places = rng.choice(len(patient.training), half, replace=False)
-    a, b = patient.source.take(range(half)), patient.training.take(places)
-    mixed = NativeClips((*a.frames, *b.frames), (*a.fps, *b.fps), (*a.labels, *b.labels))
+    mixed = patient.source.take(range(half)).joined(patient.training.take(places))
     return patient.subject, patient.material(mixed), patient.reference()
 
 
@@ -547,7 +551,7 @@ FAULTS: tuple[Fault, ...] = (
         tune=False,
     ),
     Fault("half the size", ("wrong_size",), _size, needs="any size"),
-    Fault("cropped, not stretched", ("resize_rule", "framing"), _resize_rule, needs="framing", tune=False),
+    Fault("cropped, not stretched", ("resize_rule", "framing"), _resize_rule, needs="framing"),
     Fault("a quarter of the span", ("span",), _span, needs="order"),
     Fault("frames shuffled", ("frames_shuffled",), _pictures(_shuffled), needs="order"),
     Fault("frames reversed", ("frames_reversed",), _pictures(_reversed), needs="order"),

@@ -100,6 +100,18 @@ def test_tensor_follows_mean_std_and_order(order):
         np.testing.assert_allclose(tensor.numpy(), expected.transpose(0, 1, 4, 2, 3), atol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_one_frame_gives_the_same_bits_as_many(order):
+    """Few values take another way than many; law 3 holds only where both give the same."""
+    own = spec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), channel_order=order)
+    pixels = RNG.integers(0, 256, (64, 1, 32, 48, 3), dtype=np.uint8)
+    many = pixels_tensor(pixels, own)
+    for i in (0, 40):
+        one = pixels_tensor(pixels[i : i + 1], own)
+        assert torch.equal(one, many[i : i + 1])
+        assert one.is_contiguous()
+
+
 def test_clips_become_the_tensor_of_their_pixels():
     clips = [Clip(RNG.integers(0, 256, (4, 32, 48, 3), dtype=np.uint8), np.arange(4.0)) for _ in range(3)]
     tensor = clip_tensor(clips, spec())
