@@ -447,7 +447,7 @@ def _dead(module: nn.Module, seed: int) -> None:
 def _over_confident(patient: Patient, seed: int):
     network = patient.subject.network
     module = patient.extras["weak"]() if "weak" in patient.extras else patient.subject
-    subject = dataclasses.replace(module, network=lambda x: 4.0 * module.network(x))
+    subject = dataclasses.replace(module, network=lambda x: 10.0 * module.network(x))
     del network
     return subject, patient.material(), None
 
@@ -484,11 +484,15 @@ def _trained_otherwise(kind: str):
         if kind == "shortcut":
             reference = as_material(marked(patient.training, patient.subject.classes), subject.spec, "training")
         if kind == "over_fitted":
-            few = patient.training.take(range(min(12, len(patient.training))))
-            reference = as_material(few, subject.spec, "training")
+            reference = as_material(one_of_each(patient.training), subject.spec, "training")
         return subject, patient.material(native), reference
 
     return plant
+
+
+def one_of_each(native: NativeClips) -> NativeClips:
+    """The first clip of each class."""
+    return native.take(sorted(native.labels.index(label) for label in set(native.labels)))
 
 
 def marked(native: NativeClips, classes: tuple[str, ...]) -> NativeClips:
@@ -496,7 +500,7 @@ def marked(native: NativeClips, classes: tuple[str, ...]) -> NativeClips:
     frames = []
     for pictures, label in zip(native.frames, native.labels, strict=True):
         out = pictures.copy()
-        side = out.shape[1] // 6
+        side = out.shape[1] // 4
         out[:, :side, :side] = np.array(_MARKS[classes.index(label) % len(_MARKS)], np.uint8)
         frames.append(out)
     return dataclasses.replace(native, frames=tuple(frames))

@@ -106,14 +106,21 @@ def value_alternatives(spec: ClipSpec) -> list[Alternative]:
                 undone = _affine(of_std / std, (of_mean - mean) / std)
                 found.append(Alternative(f"{name} undone", "normalisation_of_another_network", undone, name))
         return found
-    for name in ("ImageNet's mean and deviation", "-1..1"):
+    for name, cause in _UNDONE:
         to_mean, to_std = _in_order(spec, CONVENTIONS[name], turned=spec.channel_order == "BGR")
         undone = f"{name}, once less"
-        found.append(Alternative(undone, "normalisation_doubled", _affine(to_std, to_mean), undone))
+        found.append(Alternative(undone, cause, _affine(to_std, to_mean), undone))
     for name, scale in (("multiplied by 255 once more", 255.0), ("divided by 255 once more", 1 / 255)):
         found.append(Alternative(name, "value_range", _affine(torch.full((3,), scale), torch.zeros(3)), name))
     return found
 
+
+_UNDONE = (
+    ("ImageNet's mean and deviation", "normalisation_doubled"),
+    ("-1..1", "normalisation_doubled"),
+    ("0..255 less ImageNet's mean", "normalisation_of_another_network"),
+)
+"""What may have been done to values that a plain network wants as they are."""
 
 _BEFORE_NORMALISING = (
     ("divided by 255 once more", 1 / 255, 0.0),

@@ -101,12 +101,12 @@ class Case:
         return max(0.0, self.expected_accuracy - self.base.accuracy)
 
     def cost(self, seen: Observation) -> float:
-        """Return how ill an input fits, lower is better: ``log(distance) + negative log-likelihood``.
+        """Return how ill an input fits, lower is better: ``log(distance + 0.06) + negative log-likelihood``.
 
         The likelihood is that of the labels after the temperature that suits these answers best, in nats over
         ``log(K)``, so that guessing costs 1. What is not known counts 0.
         """
-        parts = [np.log(seen.distance + 0.02)] if seen.distance == seen.distance else []
+        parts = [np.log(seen.distance + _NEAR)] if seen.distance == seen.distance else []
         likelihood = self.likelihood(seen)
         return float(sum(parts)) + (_LABEL_WEIGHT * likelihood if likelihood == likelihood else 0.0)
 
@@ -183,6 +183,7 @@ class Case:
 
 
 _LABEL_WEIGHT = 1.0
+_NEAR = 0.06  # clips of a healthy classifier differ by this much
 BUDGET_SECONDS = 40.0
 """About how long a diagnosis may take; a slow network is shown fewer clips."""
 _TRIAL_SHARE = 0.025  # of the time, for each of about 17 alternatives

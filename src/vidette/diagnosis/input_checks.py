@@ -145,29 +145,30 @@ def check_reference(case: Case) -> list[Finding]:
 
 def convincing(case: Case, tried: Tried, *, least_gain: float = GAIN) -> bool:
     """Whether an alternative is better by more than the clips of a healthy classifier would make it."""
-    if tried.gain < least_gain:
-        return False
     base, seen = case.trial_base, tried.seen
     labelled = base.accuracy == base.accuracy
+    gained = seen.accuracy - base.accuracy if labelled else 0.0
+    sure = gained >= 0.15 and case.significance(seen) < _SURE
+    if tried.gain < (0.5 * least_gain if sure else least_gain):
+        return False
     measured = base.distance == base.distance
-    closer = measured and any(
-        base.distance > far and seen.distance < share * base.distance for far, share in CLOSER
-    )
-    if labelled:
-        if seen.accuracy < base.accuracy - 0.1:
-            return False
-        gained = seen.accuracy - base.accuracy
-        nearer = measured and base.distance > CLOSER[-1][0] and seen.distance < CLOSER[0][1] * base.distance
-        if nearer and gained >= 0.08 and case.significance(seen) < _LIKELY:
-            return True  # neither alone would do
-        better = seen.accuracy - base.accuracy >= LEAST_ACCURACY_GAIN and case.significance(seen) < SIGNIFICANT
-        return better or closer
-    return closer
+    nearer = seen.distance / base.distance if measured and base.distance > 0 else 1.0
+    closer = any(base.distance > far and nearer < share for far, share in CLOSER)
+    if not labelled:
+        return closer
+    if gained < -0.1:
+        return False
+    # Accuracy and activations together, where neither alone would do.
+    far = base.distance > CLOSER[-1][0] and nearer < CLOSER[0][1]
+    both = far and gained >= 0.08 and case.significance(seen) < _LIKELY
+    missing = case.wrong_share >= 0.15 and gained >= 0.05 and tried.gain >= 0.35 and nearer < 0.75
+    better = gained >= LEAST_ACCURACY_GAIN and case.significance(seen) < SIGNIFICANT
+    return better or closer or both or missing
 
 
 CLOSER = ((0.6, 0.6), (0.15, 0.35))
 """What brings activations back: from beyond the first number to less than the second's share of it."""
-SIGNIFICANT, _LIKELY = 0.02, 0.1
+SIGNIFICANT, _LIKELY, _SURE = 0.02, 0.1, 0.005
 
 
 def _alternative_finding(case: Case, tried: Tried) -> Finding:

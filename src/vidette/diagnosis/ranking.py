@@ -12,8 +12,11 @@ __all__ = ["FOLLOWS", "ranked"]
 _VALUES = ("value_range", "normalisation_missing", "normalisation_doubled", "normalisation_of_another_network")
 _LIGHT = ("dark", "bright", "low_contrast", "blurred", "noisy")
 _GEOMETRY = ("rotated", "mirrored", "aspect", "framing", "resize_rule", "wrong_size")
-_TRIED = (*_VALUES, *_LIGHT, *_GEOMETRY, "colour_order", "frames_reversed", "span")
+_SEEN_OTHERWISE = (*_VALUES, *_GEOMETRY, "colour_order", "frames_reversed", "span")
+_TRIED = (*_SEEN_OTHERWISE, *_LIGHT)
+_STILL = ("frames_identical", "few_distinct_frames")
 _SCORES = ("collapsed_logits", "saturated_logits", "bias_driven", "dead_features", "over_confident")
+_WRONG = (*_SCORES, "over_fitting", "domain_shift", "label_map_permuted", "class_imbalance")
 _SOFT = ("over_confident", "over_fitting", "domain_shift", "class_imbalance", "drift")
 
 FOLLOWS: Mapping[str, tuple[str, ...]] = {
@@ -47,7 +50,7 @@ FOLLOWS: Mapping[str, tuple[str, ...]] = {
         "train_test_leak",
     ),
     "covered": (*_TRIED, *_SCORES, *_SOFT, "frames_identical", "few_distinct_frames", "train_test_leak"),
-    "frames_identical": (*_TRIED, *_SCORES, *_SOFT, "few_distinct_frames", "label_map_permuted"),
+    "frames_identical": (*_SEEN_OTHERWISE, *_WRONG, "few_distinct_frames"),
     "frames_shuffled": (*_TRIED, *_SOFT, "label_map_permuted"),
     "dead_features": (
         *_TRIED,
@@ -65,15 +68,13 @@ FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "bias_driven": ("collapsed_logits", "over_confident", "over_fitting", "label_map_permuted", *_GEOMETRY),
     "label_map_permuted": ("over_confident", "over_fitting"),
     "order_not_used": ("label_map_permuted", "frames_reversed", "over_confident", "over_fitting", "mirrored"),
-    "shortcut": ("over_fitting", "over_confident", "label_map_permuted"),
+    "shortcut": ("over_fitting", "over_confident", "label_map_permuted", *_GEOMETRY),
     "train_test_leak": ("over_confident",),
     "few_distinct_frames": ("over_confident", "over_fitting"),
     "over_fitting": ("over_confident",),
-    "drift": _LIGHT,
-    **dict.fromkeys(
-        _TRIED,
-        (*_SCORES, "over_fitting", "domain_shift", "label_map_permuted", "shortcut", "class_imbalance"),
-    ),
+    "drift": (*_LIGHT, *_STILL),
+    **dict.fromkeys(_SEEN_OTHERWISE, _WRONG),
+    **dict.fromkeys(_LIGHT, (*_WRONG, *_STILL)),  # a slow movement is lost in few levels
 }
 """What follows from a cause: a finding that another one explains comes after it."""
 
