@@ -51,6 +51,13 @@ def test_faults_of_the_pictures(subject, source, cause):
     assert names(diagnose(subject, changed(source, PICTURES[cause])))[0] == cause
 
 
+def test_darkness_comes_before_the_movement_that_it_hides(subject, source):
+    """In few levels neighbouring frames are equal; that follows from the darkness."""
+    found = diagnose(subject, changed(source, lambda p: 0.15 * np.repeat(p[:1], len(p), axis=0)))
+    assert names(found)[:2] == ["dark", "frames_identical"]
+    assert "dark" in found.findings[1].symptom_of
+
+
 @pytest.mark.parametrize("cause", ["dark", "colour_order"])
 def test_activations_alone_tell_without_labels(subject, source, cause):
     made = dataclasses.replace(changed(source, PICTURES[cause]), label_names=())
@@ -208,6 +215,24 @@ def test_clips_of_training_in_the_source_leak(subject, source):
     reference = dataclasses.replace(training, name="training")
     made = drawing.material(mixed, (*labels[:9], *training.label_names[:9]))
     assert names(diagnose(subject, made, reference=reference)) == ["train_test_leak"]
+
+
+def test_another_take_of_a_still_scene_is_no_leak(subject):
+    """A scene in which little moves looks the same in every take; only a copy moves alike."""
+    rng = np.random.default_rng(5)
+    scenes = rng.uniform(60, 200, (12, 1, 4, 4, 3)).repeat(drawing.SIZE // 4, 2).repeat(drawing.SIZE // 4, 3)
+
+    def take(scene):
+        pixels = scene.repeat(drawing.FRAMES, axis=0)
+        for t, (row, column) in enumerate(rng.integers(0, drawing.SIZE - 4, (drawing.FRAMES, 2))):
+            pixels[t, row : row + 4, column : column + 4] += 6
+        return np.clip(pixels, 0, 255).astype(np.uint8)
+
+    first, second = ([take(scene) for scene in scenes] for _ in range(2))
+    noisy = [np.clip(p + rng.normal(0, 1, p.shape), 0, 255).astype(np.uint8) for p in first]
+    reference = dataclasses.replace(drawing.material(first), name="training")
+    assert "train_test_leak" not in names(diagnose(subject, drawing.material(second), reference=reference))
+    assert "train_test_leak" in names(diagnose(subject, drawing.material(noisy), reference=reference))
 
 
 def test_frames_out_of_order(source):

@@ -107,7 +107,9 @@ def check_alternatives(case: Case) -> list[Finding]:
     found: list[Finding] = []
     for cause in dict.fromkeys(tried.cause for tried in case.tried):
         best = case.best([cause])
-        if best is None or cause in LIGHT or not convincing(case, best) or _is_light(case, best):
+        if best is None or cause in LIGHT or not convincing(case, best):
+            continue
+        if _is_light(case, best) or _is_one_sided(case, best):
             continue
         found.append(_alternative_finding(case, best))
     return found
@@ -122,6 +124,17 @@ def _is_light(case: Case, tried: Tried) -> bool:
 
 
 _RIVAL = 0.5
+
+
+def _is_one_sided(case: Case, tried: Tried) -> bool:
+    """Whether enlarging helps only as cutting one side alone does, which gets as many answers right."""
+    one = case.best(["aspect"])
+    if tried.cause != "framing" or tried.detail != "too far away" or one is None:
+        return False
+    return one.gain > _ONE_SIDE * tried.gain and one.seen.accuracy >= tried.seen.accuracy
+
+
+_ONE_SIDE = 0.6
 
 
 def check_reference(case: Case) -> list[Finding]:

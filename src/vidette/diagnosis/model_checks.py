@@ -258,7 +258,8 @@ def check_confidence(case: Case) -> list[Finding]:
     probabilities = softmax(logits, temperature=case.subject.temperature)
     confidence = float(probabilities.max(axis=1).mean())
     gap = confidence - base.accuracy
-    noise = 2.5 * np.sqrt(max(base.accuracy * (1 - base.accuracy), 0.02) / len(labels))
+    spread = (base.accuracy * (1 - base.accuracy) + confidence * (1 - confidence)) / 2
+    noise = 2.5 * np.sqrt(max(spread, 0.02) / len(labels))
     temperature = fit_temperature(logits, labels) / case.subject.temperature
     if gap < max(_GAP, noise) or temperature < _TOO_SURE:
         return found
