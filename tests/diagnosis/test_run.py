@@ -166,6 +166,22 @@ def test_faults_of_the_network(subject, source, with_network, cause):
     assert names(diagnose(with_network(NETWORKS[cause](subject.module)), made))[0] == cause
 
 
+def test_a_head_that_is_often_right_is_not_called_new(subject, source, with_network):
+    """Trained weights may fit a new layer's rule by chance; its answers then tell."""
+    clips = drawing.material(*source)
+    x, wanted = subject.prepare(clips.clips), clips.labels(subject.classes)
+    rights = {}
+    for seed in range(60):
+        module = copy.deepcopy(subject.module)
+        torch.manual_seed(seed)
+        module.head.classify.reset_parameters()
+        rights[(with_network(module).logits(x).argmax(1) == wanted).mean()] = module
+    for right in (min(rights), max(rights)):
+        found = diagnose(with_network(rights[right]), clips)
+        assert ("head_random" in names(found)) == (right < 0.75)
+    assert min(rights) < 0.75 <= max(rights)
+
+
 def test_class_names_in_another_order_or_number(subject, source):
     made = drawing.material(*source)
     turned = dataclasses.replace(subject, classes=(*subject.classes[1:], subject.classes[0]))

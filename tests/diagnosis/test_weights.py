@@ -51,5 +51,15 @@ def test_a_recurrence_that_was_never_trained():
     assert not layer_states(trained)[0].untouched
 
 
+def test_weights_and_bias_of_different_rules_are_trained_ones():
+    """Trained weights of a small head pass for one of many rules sooner or later; the bias must fit too."""
+    torch.manual_seed(0)
+    head = nn.Linear(64, 4)
+    nn.init.uniform_(head.weight, -((3 / 64) ** 0.5), (3 / 64) ** 0.5)
+    assert not layer_states(head)[0].untouched
+    nn.init.zeros_(head.bias)
+    assert layer_states(head)[0].untouched
+
+
 def test_small_layers_are_not_judged():
     assert not layer_states(nn.Linear(2, 2))[0].untouched
