@@ -4,7 +4,7 @@ Three parts, each with a classifier trained here, at defaults, on other groups t
 
 - ``motion``: drawn videos of scenes that were not trained on (recipe ``motion``). A ninth class, ``rest``, is
   the first picture of a drawn clip held still.
-- ``gestures``: people S1 to S4 train, S5 validates, S6 and S7 are the test (recipe ``gesture``). Their clips are
+- ``gestures``: people S1 to S4 train, S5 validates, S6 and S7 are the test (recipe ``gesture``); clips are
   joined with the last picture held between them; ``rest`` is learnt from first pictures of the training people.
 - ``fight``: of the five given folds by source, 2 to 4 train, 1 validates, 0 is the test (frozen features). The
   clips of ``noFight`` lie between the fights and are the quiet class.
