@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from vidette.diagnosis.alternatives import value_alternatives
 from vidette.diagnosis.run import diagnose
 from vidette.errors import InputMismatchError
+from vidette.video.clip import ClipSpec
 
 _spec = importlib.util.spec_from_file_location("diagnosis_conftest", Path(__file__).with_name("conftest.py"))
 drawing = importlib.util.module_from_spec(_spec)
@@ -86,6 +88,17 @@ def test_faults_of_the_values(subject, source, with_network, cause, labelled):
     found = diagnose(faulty, drawing.material(pixels, labels if labelled else ()))
     assert names(found)[0] == cause
     assert found.findings[0].explains > 0.5
+
+
+def test_caffes_values_in_a_plain_network_are_among_what_is_undone():
+    pixels = torch.rand(1, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = ClipSpec(num_frames=2, height=8, width=8, mean=(0.0,) * 3, std=(1.0,) * 3)
+    undone = [
+        a
+        for a in value_alternatives(plain)
+        if torch.allclose(a.change((pixels - MEAN) * 255), pixels, atol=1e-4)
+    ]
+    assert [a.cause for a in undone] == ["normalisation_of_another_network"]
 
 
 class Remembers(nn.Module):
