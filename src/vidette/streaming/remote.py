@@ -211,7 +211,8 @@ class RemoteSource(Stoppable):
             return {"framerate": "30"} if self._format == "avfoundation" else {}
         options = {"protocol_whitelist": _PROTOCOLS}
         if self._address.lower().startswith("rtsp"):
-            options |= {"rtsp_transport": "tcp", "fflags": "nobuffer"}
+            # Pictures bring their times: opening need not wait a second to guess the rate.
+            options |= {"rtsp_transport": "tcp", "fflags": "nobuffer", "fpsprobesize": "0"}
         return options
 
     def _video_stream(self, container: InputContainer) -> VideoStream:
