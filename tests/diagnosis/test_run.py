@@ -53,6 +53,14 @@ def test_faults_of_the_pictures(subject, source, cause):
     assert names(diagnose(subject, changed(source, PICTURES[cause])))[0] == cause
 
 
+def test_what_brightening_brings_back_is_dark_and_what_it_does_not_is_black(subject, source):
+    pixels, labels = source
+    dimmed = changed(source, lambda p: 0.04 * p)
+    assert names(diagnose(subject, dimmed))[0] == "dark"
+    half = drawing.material([0 * p if i % 2 else p for i, p in enumerate(pixels)], labels)
+    assert names(diagnose(subject, half))[0] == "black"
+
+
 def test_darkness_comes_before_the_movement_that_it_hides(subject, source):
     """In few levels neighbouring frames are equal; that follows from the darkness."""
     found = diagnose(subject, changed(source, lambda p: 0.15 * np.repeat(p[:1], len(p), axis=0)))

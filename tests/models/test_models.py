@@ -145,6 +145,21 @@ def test_saved_names_stay():
     assert "head.net.fc.1.weight" in small("r3d_18").state_dict()
 
 
+def test_s3d_learns_what_its_layers_see_in_a_few_steps():
+    torch.manual_seed(0)
+    model = build_model("s3d", num_classes=3, num_frames=8, height=17, width=17).train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d)]
+    seen: dict[nn.Module, torch.Tensor] = {}
+    for norm in norms:
+        norm.register_forward_pre_hook(lambda module, x: seen.update({module: x[0].mean((0, 2, 3, 4))}))
+    clips = torch.randn(2, 8, 3, 17, 17)
+    with torch.no_grad():
+        for _ in range(40):
+            model(clips)
+    assert len(norms) > 70
+    assert all(torch.allclose(norm.running_mean, seen[norm], rtol=0.05, atol=1e-4) for norm in norms)
+
+
 @pytest.mark.parametrize(
     ("call", "hint"),
     [

@@ -23,9 +23,11 @@ def check_pictures(case: Case) -> list[Finding]:
     levels = known_levels(case.trained, reference)
     empty = _check_nothing_shown(looks)
     still = _check_still(case, looks)
-    if empty:
+    if empty and empty[0].name == "covered":
         return [*empty, *still]
-    return [*still, *_check_light(case, looks, levels)]
+    light = _check_light(case, looks, levels)
+    only_dark = any(finding.name == "dark" and "gain" in finding.numbers for finding in light)
+    return [*empty, *still] if empty and not only_dark else [*still, *light]
 
 
 def _check_nothing_shown(looks: ClipLooks) -> list[Finding]:

@@ -109,6 +109,7 @@ class TorchvisionVideo(VideoModel):
             _check_s3d(num_frames, height, width)
             net.avgpool = nn.AdaptiveAvgPool3d(1)  # its own wants 224x224; the mean of all is the same there
             net.classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv3d(1024, num_classes, 1))
+            _learn_statistics_quickly(net)
         else:
             inputs = cast(nn.Linear, net.fc).in_features
             net.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, num_classes))
@@ -126,6 +127,13 @@ def _check_s3d(num_frames: int, height: int, width: int) -> None:
             f"s3d needs clips of at least {frames} frames of {side}x{side}, got {num_frames} of "
             f"{height}x{width}; raise --num-frames or --size, or use r3d_18"
         )
+
+
+def _learn_statistics_quickly(net: nn.Module) -> None:
+    # S3D's own 0.001 takes thousands of steps, until which it evaluates with statistics that are none.
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.momentum = 0.1
 
 
 def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
