@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from vidette.cli import app
 from vidette.errors import SettingError
+from vidette.training.recipe import read_recipe
 
 QUICK = ["--recipe", "motion", "--size", "32", "--num-frames", "8"]
 
@@ -44,7 +45,16 @@ def test_recipes_of_one_model_are_compared_and_one_is_chosen_in_each_fold(compar
     assert "channels = 4\n" in (folder / "wide" / "recipe.toml").read_text()
     lines = printed.splitlines()
     assert any(line.startswith("chosen ") for line in lines)
+    assert any(line.startswith("mean of all ") for line in lines)
     assert sum("validation clips" in line and "wide" in line for line in lines) == 2
+
+
+def test_own_recipes_go_by_their_names(motion_clips, tmp_path):
+    models = "flow:words=4:size=32:num_frames=8,conv3d_small:channels=2"
+    vidette("compare", motion_clips, "--models", models, *QUICK, "--smoke", "--out", tmp_path / "c")
+    flow = read_recipe(tmp_path / "c" / "flow-words=4-size=32-num_frames=8" / "recipe.toml")
+    assert (flow.model.model, flow.clip.resize, flow.train.refit) == ("flow_fisher", "motion", True)
+    assert read_recipe(tmp_path / "c" / "conv3d_small-channels=2" / "recipe.toml").train.refit is False
 
 
 def test_a_run_of_the_comparison_is_evaluated_on_several_views(compared):

@@ -82,7 +82,7 @@ def train(
     *,
     out: Annotated[Path | None, typer.Option(help="The run folder. [dim]\\[runs/SOURCE-MODEL][/dim]")] = None,
     recipe: Annotated[
-        str, typer.Option(help="default, change, gesture, motion, resnet18-rnn, or a TOML file.")
+        str, typer.Option(help="default, change, flow, gesture, motion, resnet18-rnn, or a TOML file.")
     ] = "default",
     folds: Annotated[
         str | None,

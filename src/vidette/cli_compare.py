@@ -36,7 +36,7 @@ def compare(
     models: Annotated[
         str,
         typer.Option(
-            help="Names of models or recipes (.toml), with commas between; with options as in"
+            help="Names of models or recipes (flow, gesture or a TOML file), with commas between; options as in"
             " cnn_gru:hidden=64:layers=2."
         ),
     ],
@@ -44,7 +44,7 @@ def compare(
         Path | None, typer.Option(help="Folder of the runs. [dim]\\[runs/SOURCE-compared][/dim]")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="default, change, gesture, motion, resnet18-rnn, or a TOML file.")
+        str, typer.Option(help="default, change, flow, gesture, motion, resnet18-rnn, or a TOML file.")
     ] = "default",
     folds: Annotated[
         str | None,
@@ -100,14 +100,14 @@ def _recipe_of(entry: str, source: Path, *, start: str, given: Mapping[str, Any]
     Options of the command line are for every entry whose model takes them, those of the entry for it alone.
     """
     from vidette.models import MODELS, model_kind, model_options
-    from vidette.training.recipes import named_recipe
+    from vidette.training.recipes import RECIPES, named_recipe
     from vidette.training.run import fitted_recipe
 
     what, *pairs = _OPTION.split(entry)
     own = {key.replace("-", "_"): value for key, value in (pair.split("=", 1) for pair in pairs)}
     if "model" in own:
         raise SettingError(f"--models {entry}: the model is {what}; leave out model={own['model']}")
-    if what.endswith(".toml"):
+    if what.endswith(".toml") or (what in RECIPES and what not in MODELS):
         recipe, label = named_recipe(what), Path(what).stem
     else:
         model_kind(what)
@@ -146,10 +146,10 @@ def _table(comparison: Comparison) -> Table:
             f"{row.clip_ms:.0f}",
             "-" if row.frame_ms is None else f"{row.frame_ms:.1f}",
         )
-    if comparison.chosen:
-        scores = comparison.chosen.metrics.to_dict()
+    for name, metrics in comparison.together.items():
+        scores = metrics.to_dict()
         table.add_row(
-            "chosen",
+            name,
             _share(scores["accuracy"]) + _interval(*scores["accuracy_interval"]),
             "" if scores["auc"] is None else f"{scores['auc']:.2f}",
         )

@@ -133,6 +133,10 @@ def test_any_clip_shape_fits_or_is_refused_by_name(name, shape):
         with pytest.raises(SettingError, match=f"halves time 2 times, which {shape[0]} frames do not allow"):
             built(name, shape)
         return
+    if name == "flow_fisher" and (shape[0] < 4 or min(shape[1:]) < 16):
+        with pytest.raises(SettingError, match="flow_fisher needs 4 frames or more of 16x16 pixels or more"):
+            built(name, shape)
+        return
     if name == "change" and shape[0] < 2:
         with pytest.raises(SettingError, match="change needs 2 frames or more, not 1"):
             built(name, shape)

@@ -35,6 +35,7 @@ WHOLE_CLIPS = {
     **{name: (name, {}) for name in ("conv3d_small", "r3d_18", "mc3_18", "r2plus1d_18", "s3d")},
     "keras_conv3d": ("keras_conv3d", {}),
     "change": ("change", {"backbone": "small"}),
+    "flow_fisher": ("flow_fisher", {"words": 8}),
     "cnn_tcn": ("cnn_tcn", {"backbone": "small"}),
     "cnn_gru motion": ("cnn_gru", {"input": "motion", "backbone": "small"}),
     "cnn_gru bidirectional": ("cnn_gru", {"bidirectional": True, "backbone": "small"}),

@@ -10,7 +10,7 @@ from vidette.diagnosis.attribution import activation_maps, explain_clip, log_odd
 from vidette.diagnosis.map_sanity import map_similarity_when_randomised, randomised
 from vidette.diagnosis.overlay import contact_sheet, overlay, write_overlay
 from vidette.errors import InputMismatchError, OutputExistsError, SettingError
-from vidette.models import MODELS, build_model
+from vidette.models import MODELS, build_model, model_options
 from vidette.models.base import FrameModel, Head
 from vidette.video.clip import Clip, ClipSpec
 from vidette.video.reader import probe
@@ -117,10 +117,12 @@ def test_each_frame_left_out_is_filled_by_the_nearest_that_is_left():
     assert found.round().tolist() == [3 + 30 + 300 + 4000, 1 + 10 + 400 + 4000, 1 + 20 + 200 + 2000]
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"r3d_18", "mc3_18", "r2plus1d_18", "s3d"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(MODELS) - {"r3d_18", "mc3_18", "r2plus1d_18", "s3d", "flow_fisher"})
+)
 def test_every_family_gives_a_map_a_frame_that_changes_when_weights_are_randomised(name):
     torch.manual_seed(0)
-    options = {"backbone": "small"} if MODELS[name].has_backbone or name == "shift" else {}
+    options = {"backbone": "small"} if "backbone" in model_options(name) else {}
     model = build_model(name, num_classes=2, num_frames=T, height=SIDE, width=SIDE, options=options)
     classifier, clip = classifier_of(model, name), noise_clip()
     found = explain_clip(classifier, clip)
@@ -130,6 +132,15 @@ def test_every_family_gives_a_map_a_frame_that_changes_when_weights_are_randomis
     assert found.maps.maps.max() > 0
     assert found.importance.per_frame.shape == (T,)
     assert map_similarity_when_randomised(classifier, clip, label=found.label, num_seeds=2) < 0.6
+
+
+def test_a_model_without_layers_that_keep_places_says_why_it_has_no_map():
+    torch.manual_seed(0)
+    model = build_model("flow_fisher", num_classes=2, num_frames=T, height=SIDE, width=SIDE)
+    found = explain_clip(classifier_of(model, "flow_fisher"), noise_clip())
+    assert found.maps is None
+    assert "flow_fisher" in found.reason
+    assert found.importance.per_frame.shape == (T,)
 
 
 @pytest.mark.parametrize(("variant", "frames"), [("mc3_18", 4), ("s3d", 8)])

@@ -12,7 +12,7 @@ from vidette.data.cache import ClipCache
 from vidette.data.manifest import LabelledClip
 from vidette.diagnosis.feature_space import clip_features, feature_space, reference_clips
 from vidette.errors import InputMismatchError
-from vidette.models import MODELS, build_model
+from vidette.models import MODELS, build_model, model_options
 from vidette.models.base import FrameModel, Head
 from vidette.video.clip import Clip, ClipSpec
 
@@ -77,7 +77,7 @@ def test_features_are_what_the_last_layer_reads():
 def test_every_family_has_features_of_a_clip_of_its_own(name):
     """One row a clip, the same whichever clips share its batch."""
     torch.manual_seed(0)
-    options = {"backbone": "small"} if MODELS[name].has_backbone or name == "shift" else {}
+    options = {"backbone": "small"} if "backbone" in model_options(name) else {}
     model = build_model(name, num_classes=2, num_frames=8, height=32, width=32, options=options)
     classifier = Classifier(model, name, options, ClipSpec(num_frames=8, height=32, width=32), ("a", "b"))
     generator = np.random.default_rng(0)

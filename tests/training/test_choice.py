@@ -1,11 +1,13 @@
 """Choosing by validation, fold by fold: the test clips have no say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vidette.errors import ClassifierError, InputMismatchError
 from vidette.evaluation.metrics import Predictions
-from vidette.training.choice import choose_in_folds
+from vidette.training.choice import average_in_folds, choose_in_folds
 from vidette.training.fold_answers import FoldAnswers, read_folds, write_fold
 
 
@@ -45,6 +47,20 @@ def test_loss_and_accuracy_are_two_ways_to_choose_and_loss_breaks_ties():
     }
     assert choose_in_folds(runs, by="validation_loss").folds[0].model == "calm"
     assert choose_in_folds(runs, by="validation_accuracy").folds[0].model == "calmer"
+
+
+def test_the_mean_weighs_probabilities_alike_and_goes_by_names():
+    """Of two sure and wrong answers to one right, the wrong ones win; clips may come in another order."""
+    first = fold(0, [1], [1, 0])
+    turned = replace(first.test, logits=first.test.logits[::-1], names=first.test.names[::-1])
+    same = replace(first, test=turned)
+    wrong = fold(0, [1], [0, 0])
+    assert average_in_folds({"a": [first], "b": [same]}).accuracy == 0.5
+    assert average_in_folds({"a": [first], "b": [wrong], "c": [wrong]}).accuracy == 0.0
+    faint = replace(first, test=replace(first.test, logits=first.test.logits / 100))
+    assert average_in_folds({"a": [first], "b": [faint], "c": [wrong]}).accuracy == 0.5
+    with pytest.raises(InputMismatchError):
+        average_in_folds({"a": [first], "b": [fold(0, [1], [1])]})
 
 
 def test_folds_of_other_clips_are_refused():

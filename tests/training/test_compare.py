@@ -120,8 +120,10 @@ def test_every_fold_is_answered_by_the_model_that_validates_best(crossed):
     assert chosen.metrics.num_groups == 12  # the interval is over scenes
     assert json.loads((crossed.folder / "comparison.json").read_text())["chosen"] == chosen.to_dict()
     with (crossed.folder / "comparison.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
+        *_, last, mean = csv.DictReader(file)
     assert (last["model"], float(last["accuracy"])) == ("chosen", chosen.metrics.accuracy)
+    assert (mean["model"], float(mean["accuracy"])) == ("mean of all", crossed.averaged.accuracy)
+    assert crossed.averaged.n == 96
 
 
 def test_a_run_without_its_folds_answers_is_trained_again(crossed, motion_clips, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What a split's training passes on: mixing, stages, warnings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -93,6 +95,31 @@ def test_a_head_with_a_summary_learns_from_it_and_answers_as_on_the_clips(manife
     reference = find_reference(result.classifier)
     assert reference is not None
     assert reference.features is not None
+
+
+def test_a_codebook_is_learnt_from_training_clips_alone_and_stays_in_the_refit(manifest, tmp_path):
+    options = {"size": 32, "num_frames": 8, "words": 4, "projection": 8, "epochs": 2, "resize": "stretch"}
+    recipe = with_options(RECIPES["flow"], {**options, "accelerator": "cpu"})
+    split, cache = split_manifest(manifest, SplitPlan()), ClipCache()
+    books, results = {}, {}
+    ways = {"refit": {}, "once": {"refit": False}, "pixels": {"frozen": False, "epochs": 1}}
+    for name, changed in ways.items():
+        (tmp_path / name).mkdir()
+        asked = with_options(recipe, changed)
+        result = train_fold(manifest, split, asked, cache=cache, folder=tmp_path / name, listener=Lines())
+        books[name], results[name] = result.classifier.model.head.codebook.state_dict(), result
+    for name in ("once", "pixels"):
+        assert all(torch.equal(books["refit"][key], books[name][key]) for key in books["refit"])
+    assert results["pixels"].features is None
+    clips = list(manifest.clips[:3])
+    made = results["refit"].classifier
+    from_clips = made.logits([cache.load(clip, made.spec) for clip in clips])
+    assert abs(from_clips - results["refit"].features.logits(clips)).max() < 1e-3
+    fewer = replace(split, train=split.train[: len(split.train) // 2])
+    (tmp_path / "fewer").mkdir()
+    asked = with_options(recipe, {"refit": False})
+    other = train_fold(manifest, fewer, asked, cache=cache, folder=tmp_path / "fewer", listener=Lines())
+    assert not torch.equal(other.classifier.model.head.codebook.means, books["once"]["means"])
 
 
 @pytest.mark.parametrize("timing", [{"sampling": "whole"}, {"sampling": "window", "fps": 8.0}])

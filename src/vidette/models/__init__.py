@@ -14,6 +14,7 @@ from vidette.models.change import ChangeCnn
 from vidette.models.cnn_rnn import CnnRnn
 from vidette.models.cnn_tcn import CnnTcn
 from vidette.models.conv3d import Conv3dCausal, Conv3dSmall, TorchvisionVideo
+from vidette.models.flow_fisher import FlowFisher
 from vidette.models.frame_cnn import FrameCnn
 from vidette.models.huggingface import PREFIX, HuggingFaceVideo
 from vidette.models.imagenet import ImageNetFrames
@@ -60,6 +61,7 @@ def _torchvision(variant: str, summary: str) -> ModelKind:
 MODELS: Mapping[str, ModelKind] = {
     "frame_cnn": _cnn(FrameCnn, "CNN, frames averaged", uses_order=False),
     "change": _cnn(ChangeCnn, "CNN, feature change"),
+    "flow_fisher": ModelKind(FlowFisher, "flow, Fisher vector", True, True),
     "cnn_rnn": _cnn(partial(CnnRnn, cell="rnn"), "CNN + simple RNN"),
     "cnn_lstm": _cnn(partial(CnnRnn, cell="lstm"), "CNN + LSTM"),
     "cnn_gru": _cnn(partial(CnnRnn, cell="gru"), "CNN + GRU (default)"),

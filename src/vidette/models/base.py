@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vidette.errors import InputMismatchError, SettingError
 
-__all__ = ["FrameModel", "Head", "State", "VideoModel"]
+__all__ = ["CodebookHead", "FrameModel", "Head", "State", "VideoModel"]
 
 State: TypeAlias = tuple[Any, ...]
 """What a model remembers of a stream: nested tuples of tensors, each with the batch (streams) first."""
@@ -42,6 +42,18 @@ class Head(nn.Module):
 
     def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """Take one frame's features of each stream, ``(N, ...)``; return logits ``(N, K)`` and the state."""
+        raise NotImplementedError
+
+
+class CodebookHead(Head):
+    """A head whose summary needs something that is learnt first, from training clips without their labels."""
+
+    def learnt_first(self) -> nn.Module:
+        """Return the codebook itself."""
+        raise NotImplementedError
+
+    def learn_codebook(self, clips: Iterable[Tensor]) -> None:
+        """Learn the codebook from the features ``(1, T, ...)`` of training clips."""
         raise NotImplementedError
 
 

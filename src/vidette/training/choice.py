@@ -1,16 +1,19 @@
-"""The model that validation chooses in each fold, and its answers to that fold's test clips, pooled."""
+"""What several models come to together: the one that validation chooses in each fold, and the mean of all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from vidette.errors import InputMismatchError
-from vidette.evaluation.metrics import Metrics, measure
+from vidette.evaluation.calibration import softmax
+from vidette.evaluation.metrics import Metrics, Predictions, measure
 from vidette.training.fold_answers import FoldAnswers, pool
 
-__all__ = ["ChosenFold", "ChosenModels", "ScoreName", "choose_in_folds"]
+__all__ = ["ChosenFold", "ChosenModels", "ScoreName", "average_in_folds", "choose_in_folds"]
 
 ScoreName = Literal["validation_loss", "validation_accuracy"]
 
@@ -95,6 +98,32 @@ def choose_in_folds(runs: Mapping[str, Sequence[FoldAnswers]], *, by: ScoreName)
         )
         tests.append(answers[best].test)
     return ChosenModels(by, tuple(chosen), measure(pool(tests)))
+
+
+def average_in_folds(runs: Mapping[str, Sequence[FoldAnswers]]) -> Metrics:
+    """Measure the mean of all models' probabilities, each model weighing the same.
+
+    Nothing is chosen, so the score is as honest as that of a single model.
+
+    Args:
+        runs: The answers of every model's folds, by the model's name; the folds are the same for all.
+
+    Raises:
+        InputMismatchError: The models were trained on different folds.
+    """
+    _check_same_folds(runs)
+    return measure(pool([_mean([fold.test for fold in folds]) for folds in zip(*runs.values(), strict=True)]))
+
+
+def _mean(answers: Sequence[Predictions]) -> Predictions:
+    """Return the mean of several models' probabilities for the same clips, as logits, in the first's order."""
+    first, probabilities = answers[0], []
+    for each in answers:
+        row = {name: i for i, name in enumerate(each.names)}
+        column = [each.classes.index(label) for label in first.classes]
+        probabilities.append(softmax(each.logits)[[row[name] for name in first.names]][:, column])
+    mean = np.mean(probabilities, axis=0)
+    return replace(first, logits=np.log(np.maximum(mean, np.finfo(float).tiny)))
 
 
 def _rank(answers: FoldAnswers, by: ScoreName) -> tuple[float, float]:

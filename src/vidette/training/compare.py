@@ -24,7 +24,8 @@ from vidette.classifier.classifier import Classifier
 from vidette.data.cache import ClipCache
 from vidette.data.manifest import Manifest
 from vidette.errors import ClassifierError, InputMismatchError, OutputExistsError, SettingError
-from vidette.training.choice import ChosenModels, ScoreName, choose_in_folds
+from vidette.evaluation.metrics import Metrics
+from vidette.training.choice import ChosenModels, ScoreName, average_in_folds, choose_in_folds
 from vidette.training.cross_validation import FoldsBy
 from vidette.training.fold import Listener
 from vidette.training.fold_answers import read_folds
@@ -38,7 +39,7 @@ __all__ = ["ComparedModel", "Comparison", "compare"]
 _REPEATS = 7
 _PLAN = "plan.json"
 _HONEST_FOLDS = Path("folds", "honest")
-_CHOSEN = "chosen"
+_CHOSEN, _AVERAGED = "chosen", "mean of all"
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,20 @@ class Comparison:
         scored_on: The clips that the scores are of.
         rows: In the order asked for.
         chosen: What choosing the model by validation in each fold comes to; None without folds.
+        averaged: Of the mean of all models' probabilities; None without folds.
     """
 
     folder: Path
     scored_on: str
     rows: tuple[ComparedModel, ...]
     chosen: ChosenModels | None = None
+    averaged: Metrics | None = None
+
+    @property
+    def together(self) -> dict[str, Metrics]:
+        """The scores that are of no single model, by the name of their row."""
+        found = {_CHOSEN: self.chosen and self.chosen.metrics, _AVERAGED: self.averaged}
+        return {name: metrics for name, metrics in found.items() if metrics is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -101,6 +110,7 @@ class Comparison:
             "scored_on": self.scored_on,
             "models": [asdict(row) for row in self.rows],
             "chosen": self.chosen.to_dict() if self.chosen else None,
+            "averaged": self.averaged.to_dict() if self.averaged else None,
         }
 
 
@@ -120,7 +130,8 @@ def compare(
     A run that is finished is not trained again, and one that was interrupted goes on; so a model can be added
     to a comparison later. With folds, the model that validates best in each fold gives that fold's answers too:
     the score of the choice. It goes by the validation accuracy where all recipes do, else by
-    the loss. Random folds, whose score leaks, are not trained.
+    the loss. The mean of all models' probabilities is scored too. Random folds, whose score leaks, are not
+    trained.
 
     Args:
         source: Labelled clips, as for training.
@@ -166,8 +177,8 @@ def compare(
             )
         rows.append(_row(name, folder, reused=reused))
     scored_on = f"all {len(manifest)} clips, by folds ({folds})" if folds else f"{rows[0].n} test clips"
-    chosen = _choose(out, recipes, listener) if folds else None
-    comparison = Comparison(out, scored_on, tuple(rows), chosen)
+    chosen, averaged = _together(out, recipes, listener) if folds else (None, None)
+    comparison = Comparison(out, scored_on, tuple(rows), chosen, averaged)
     (out / "comparison.json").write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
     (out / "comparison.csv").write_text(_table(comparison), encoding="utf-8")
     (out / "comparison.png").write_bytes(_picture(comparison))
@@ -189,14 +200,18 @@ def _check_recipes(recipes: Mapping[str, Recipe]) -> None:
         chosen_options(recipe.model)
 
 
-def _choose(out: Path, recipes: Mapping[str, Recipe], listener: Listener) -> ChosenModels | None:
+def _together(
+    out: Path, recipes: Mapping[str, Recipe], listener: Listener
+) -> tuple[ChosenModels | None, Metrics | None]:
+    """Return what choosing a model in each fold comes to, and what averaging all of them does."""
     criteria = {recipe.train.select_by for recipe in recipes.values()}
     by: ScoreName = "validation_accuracy" if criteria == {"validation_accuracy"} else "validation_loss"
     try:
-        return choose_in_folds({name: read_folds(out / name / _HONEST_FOLDS) for name in recipes}, by=by)
+        runs = {name: read_folds(out / name / _HONEST_FOLDS) for name in recipes}
+        return choose_in_folds(runs, by=by), average_in_folds(runs)
     except InputMismatchError as error:
         listener.say(f"warning: {error}")
-        return None
+        return None, None
 
 
 def _without_random_folds(recipe: Recipe) -> Recipe:
@@ -316,20 +331,20 @@ def _median_ms(work: Callable[[], object]) -> float:
 
 
 def _table(comparison: Comparison) -> str:
-    """Return CSV: a row a model, and one that has no cost of its own for the models chosen in the folds."""
+    """Return CSV: a row a model, and rows without a cost for what several models come to together."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(asdict(comparison.rows[0])), lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in comparison.rows)
-    if comparison.chosen:
-        writer.writerow({"model": _CHOSEN, **_scores(comparison.chosen.metrics.to_dict())})
+    for name, metrics in comparison.together.items():
+        writer.writerow({"model": name, **_scores(metrics.to_dict())})
     return text.getvalue()
 
 
 def _picture(comparison: Comparison) -> bytes:
     """Return a PNG: accuracy with interval beside single frames, and accuracy against time."""
-    rows, chosen = comparison.rows, comparison.chosen
-    names = [*(row.model for row in rows), *([_CHOSEN] if chosen else [])]
+    rows, together = comparison.rows, comparison.together
+    names = [*(row.model for row in rows), *together]
     figure = Figure(figsize=(11, 1.6 + 0.45 * len(names)), layout="constrained")
     scores, cost = figure.subplots(1, 2)
     for place, row in enumerate(rows):
@@ -346,9 +361,9 @@ def _picture(comparison: Comparison) -> bytes:
             )
         cost.plot(row.clip_ms, middle, marker="o", color="#1f6feb", linestyle="none")
         cost.annotate(row.model, (row.clip_ms, middle), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    if chosen:
-        values = _scores(chosen.metrics.to_dict())
-        _bar(scores, len(rows), values["accuracy"] or 0.0, (values["accuracy_low"], values["accuracy_high"]))
+    for place, metrics in enumerate(together.values(), start=len(rows)):
+        values = _scores(metrics.to_dict())
+        _bar(scores, place, values["accuracy"] or 0.0, (values["accuracy_low"], values["accuracy_high"]))
     scores.set_yticks(range(len(names)), names)
     scores.invert_yaxis()
     scores.set(xlim=(0, 1), xlabel=f"accuracy, 95 % interval; {comparison.scored_on}")

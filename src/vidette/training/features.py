@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from vidette.classifier.scorers import FrameScorer, OnnxFrames, TorchFrames
 from vidette.data.cache import ClipCache, clip_key
 from vidette.data.manifest import LabelledClip
 from vidette.data.store import ArrayStore
-from vidette.models.base import FrameModel, Head
+from vidette.models.base import CodebookHead, FrameModel, Head
 from vidette.video.clip import ClipSpec
 from vidette.video.transforms import clip_tensor
 
@@ -127,16 +127,24 @@ def summarises(head: Head) -> bool:
 
 def _backbone_key(model: FrameModel, spec: ClipSpec) -> str:
     digest = hashlib.sha256(repr((spec.mean, spec.std, spec.channel_order)).encode())
-    for name, tensor in sorted(model.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for part in _state_bytes(model.backbone):
+        digest.update(part)
     pool = getattr(model.backbone, "pool", None)
     digest.update(str(getattr(pool, "grid", 0)).encode())
     if getattr(model.backbone, "levels", "top") != "top":
         digest.update(b"all levels")
     if summarises(model.head):
         digest.update(type(model.head).__name__.encode())
+    if isinstance(model.head, CodebookHead):
+        for part in _state_bytes(model.head.learnt_first()):
+            digest.update(part)
     return digest.hexdigest()[:20]
+
+
+def _state_bytes(module: nn.Module) -> Iterator[bytes]:
+    for name, tensor in sorted(module.state_dict().items()):
+        yield name.encode()
+        yield tensor.cpu().contiguous().numpy().tobytes()
 
 
 class FeatureDataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -21,7 +21,7 @@ from vidette.evaluation.calibration import fit_temperature
 from vidette.evaluation.metrics import Predictions
 from vidette.evaluation.reference import MOST_CLIPS, reference_statistics
 from vidette.models import VideoModel
-from vidette.models.base import FrameModel
+from vidette.models.base import CodebookHead, FrameModel
 from vidette.training.batches import BatchMix, LabelledTensors
 from vidette.training.features import FeatureDataset, FeatureStore
 from vidette.training.loop import EpochRecord, FitResult, fit
@@ -30,9 +30,11 @@ from vidette.training.recipe import Recipe, TrainSettings
 from vidette.training.start import is_frozen, new_model, recipe_spec
 from vidette.video.augmentation import Augmentation
 from vidette.video.clip import ClipSpec, SpanRange
-from vidette.video.transforms import pixels_tensor
+from vidette.video.transforms import clip_tensor, pixels_tensor
 
 __all__ = ["Listener", "Trained", "train_fold"]
+
+_MOST_CODEBOOK_CLIPS = 1000
 
 
 class Listener(Protocol):
@@ -101,6 +103,9 @@ def train_fold(
     training = _samples(manifest, split.train, spec)
     validation = _samples(manifest, split.validation, spec)
     model, options = new_model(recipe, num_classes=len(manifest.classes), listener=listener)
+    if isinstance(model.head, CodebookHead):
+        listener.say("learning the codebook from the training clips, without their labels")
+        model.head.learn_codebook(_codebook_clips(model, training, spec, cache))
     features: FeatureStore | None = None
     if is_frozen(recipe) and isinstance(model, FrameModel):
         features = FeatureStore(model, spec, cache, device=_feature_device(recipe))
@@ -114,7 +119,7 @@ def train_fold(
     result = task.fit(lesson, settings, folder)
     if settings.refit and not smoke:
         model, features = task.refit(
-            features, training, validation, settings, folder / "refit", stop_after=result.best_epoch + 1
+            model, features, training, validation, settings, folder / "refit", stop_after=result.best_epoch + 1
         )
     classifier = Classifier(
         model,
@@ -197,6 +202,7 @@ class _Task:
 
     def refit(
         self,
+        first: VideoModel,
         features: FeatureStore | None,
         training: Sequence[LabelledClip],
         validation: Sequence[LabelledClip],
@@ -205,9 +211,14 @@ class _Task:
         *,
         stop_after: int,
     ) -> tuple[VideoModel, FeatureStore | None]:
-        """Train from the start on training and validation clips together, for so many epochs."""
+        """Train from the start on training and validation clips together, for so many epochs.
+
+        A codebook stays as the first training had it.
+        """
         self.listener.say(f"once more with the validation clips, {stop_after} epochs")
         model, _ = new_model(self.recipe, num_classes=len(self.classes), listener=self.listener)
+        if isinstance(first.head, CodebookHead) and isinstance(model.head, CodebookHead):
+            model.head.learnt_first().load_state_dict(first.head.learnt_first().state_dict())
         if features is not None and isinstance(model, FrameModel):
             features = features.of(model)
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,6 +252,16 @@ def _say_foreseen(seconds: float, listener: Listener) -> None:
 def _samples(manifest: Manifest, indices: Sequence[int], spec: ClipSpec) -> list[LabelledClip]:
     """Return the clips themselves, or all their windows where the spec has a fixed span."""
     return expand_windows([manifest.clips[i] for i in indices], spec)
+
+
+def _codebook_clips(
+    model: VideoModel, training: Sequence[LabelledClip], spec: ClipSpec, cache: ClipCache
+) -> Iterator[Tensor]:
+    """Return the features ``(1, T, ...)`` of training clips that are spread evenly over all of them."""
+    steps = torch.linspace(0, len(training) - 1, min(len(training), _MOST_CODEBOOK_CLIPS)).round().long()
+    with torch.no_grad():
+        for i in steps.tolist():
+            yield model.frame_features(clip_tensor([cache.load(training[i], spec)], spec))
 
 
 def _feature_device(recipe: Recipe) -> str:

@@ -126,6 +126,7 @@ class ModelSettings:
     ] = None
     channels: Annotated[int | None, _about("Channels of the first 3-D convolution.", ge=1)] = None
     dropout: Annotated[float | None, _about("Probability of dropping a feature.", ge=0, lt=1)] = None
+    words: Annotated[int | None, _about("Gaussians of the codebook of movements.", ge=2)] = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

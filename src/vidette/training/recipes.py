@@ -73,6 +73,22 @@ RECIPES: Mapping[str, Recipe] = {
             refit=True,
         ),
     ),
+    "flow": Recipe(
+        clip=ClipSettings(num_frames=64, size=112, resize="motion"),
+        model=ModelSettings(model="flow_fisher", weights="none"),
+        train=TrainSettings(
+            epochs=60,
+            batch_size=32,
+            optimizer="sgd",
+            learning_rate=3e-3,
+            weight_decay=0.04,
+            label_smoothing=0.0,
+            early_stopping=0,
+            gradient_clip=0.0,
+            select_by="last",
+            refit=True,
+        ),
+    ),
     "resnet18-rnn": Recipe(
         clip=ClipSettings(size=112),
         model=ModelSettings(

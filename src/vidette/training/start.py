@@ -71,7 +71,7 @@ def new_model(recipe: Recipe, *, num_classes: int, listener: _Told) -> tuple[Vid
     """Build the recipe's model with its starting weights, the same for the same seed."""
     settings = recipe.model
     options = chosen_options(settings)
-    if is_frozen(recipe) and settings.weights == "none":
+    if is_frozen(recipe) and settings.weights == "none" and "backbone" in model_options(settings.model):
         raise SettingError(
             "a frozen backbone with random weights learns nothing: use --no-frozen or --weights imagenet"
         )
