@@ -20,17 +20,19 @@ from vidette.models.optical_flow import dense_flow
 
 __all__ = ["Codebook", "FlowDescriptors", "FlowFisher", "FlowFisherHead"]
 
-_DIRECTIONS = 8
+_DIRECTIONS, _MAPS, _CELLS = 8, 3, 12
 _SHARPNESS = 8
-_MAPS = 3
-_CELLS = 12
+"""Power of the cosine by which a vector counts for a direction: half at 22 degrees, little at 45."""
 _SMALLEST_SIDE = 16
 _STILL = 0.15
+"""Pixels a frame that count as standing still."""
 _FAINT, _FAINT_SHARE, _STRONG_SHARE = 0.2, 0.15, 0.05
+"""A piece moves if its speeds sum to 0.2, and to 0.15 of what the strongest twentieth of the clip reach."""
 _FEWEST_PIECES = 20
 _EVEN = 1e-2
 _TINY = 1e-6
 _PLACE = 3.0
+"""How much a piece's place counts beside what it looks like."""
 _LENGTH = 10.0
 _VIEWS = 3
 _PIECES_A_CLIP = 100

@@ -367,7 +367,7 @@ def _picture(comparison: Comparison) -> bytes:
     scores.set_yticks(range(len(names)), names)
     scores.invert_yaxis()
     scores.set(xlim=(0, 1), xlabel=f"accuracy, 95 % interval; {comparison.scored_on}")
-    scores.legend(frameon=False, fontsize=8, loc="lower right")
+    scores.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     cost.set(xscale="log", xlabel="milliseconds a clip on this machine", ylabel="accuracy", ylim=(0, 1.05))
     for axis in (scores, cost):
         axis.grid(alpha=0.25)
