@@ -101,6 +101,12 @@ def test_a_clip_in_which_nothing_moves_is_answered():
         assert torch.isfinite(model(torch.zeros(1, 8, 3, 32, 32))).all()
 
 
+@pytest.mark.parametrize("kind", ["difference", "rgb+difference", "motion"])
+def test_another_input_than_pictures_is_refused(kind):
+    with pytest.raises(SettingError, match="finds the movement in pictures itself"):
+        build_model("flow_fisher", num_classes=2, num_frames=8, height=32, width=32, options={"input": kind})
+
+
 def test_options_out_of_range_are_refused():
     with pytest.raises(SettingError, match="projection 300; expected 1 to 288"):
         build_model(

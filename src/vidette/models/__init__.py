@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from vidette.errors import SettingError, unknown_name
-from vidette.models.base import State, VideoModel
+from vidette.models.base import CodebookHead, State, VideoModel
 from vidette.models.change import ChangeCnn
 from vidette.models.cnn_rnn import CnnRnn
 from vidette.models.cnn_tcn import CnnTcn
@@ -161,6 +161,10 @@ def build_model(
     shape = {"num_frames": num_frames, "height": height, "width": width, "in_channels": INPUTS[kind]}
     wanted = {k: v for k, v in shape.items() if k in inspect.signature(build).parameters}
     model = build(num_classes, **wanted, **own)
+    if kind != "rgb" and isinstance(model.head, CodebookHead):
+        raise SettingError(
+            f"model {name} finds the movement in pictures itself, not in {kind!r}; leave out input"
+        )
     if kind != "rgb":
         model = MotionModel(model, kind, height=height, width=width)
     model.name = name
