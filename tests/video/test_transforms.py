@@ -102,7 +102,7 @@ def test_tensor_follows_mean_std_and_order(order):
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_one_frame_gives_the_same_bits_as_many(order):
-    """Few values take another way than many; law 3 holds only where both give the same."""
+    """One frame of a stream takes another way; law 3 holds only where both give the same."""
     own = spec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), channel_order=order)
     pixels = RNG.integers(0, 256, (64, 1, 32, 48, 3), dtype=np.uint8)
     many = pixels_tensor(pixels, own)

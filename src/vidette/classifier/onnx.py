@@ -87,8 +87,10 @@ def open_session(path: Path, *, num_threads: int | None = None) -> onnxruntime.I
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or torch.get_num_threads()
     options.log_severity_level = 3
-    # Threads that wait must not spin: they would take the cores from torch's, and from other streams.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Between two operators a thread waits awake, which is shorter than to be woken; not long, and not after a
+    # run: it would take the cores from torch's, and from other streams.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own kinds have no common base

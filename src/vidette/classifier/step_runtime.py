@@ -14,6 +14,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
 import onnxruntime
 import platformdirs
 import torch
@@ -106,7 +107,8 @@ class TorchStep:
 
     def __call__(self, frames: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the step."""
-        given = (_repeated(self.features(frames), self.rows), *(x.flatten(0, 1) for x in states))
+        repeated = self.features(frames).repeat_interleave(self.rows, dim=0)
+        given = (repeated, *(x.flatten(0, 1) for x in states))
         with torch.no_grad():
             logits, *after = (x.unflatten(0, (-1, self.rows)) for x in self.network(*given))
         return logits, tuple(after)
@@ -139,16 +141,11 @@ class OnnxStep:
     def __call__(self, frames: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the step."""
         features = frames if self._frames is None else self._frames(frames[:, None])[:, 0]
-        given = (_repeated(features, self.rows), *(x.flatten(0, 1) for x in states))
-        arrays = [x.contiguous().numpy() for x in given]
-        answers = self.session.run(None, dict(zip(self._names, arrays, strict=True)))
+        # In numpy, as all that is done between two steps: torch's threads, once awake, spin and take the cores.
+        given = [np.repeat(features.numpy(), self.rows, axis=0), *(x.flatten(0, 1).numpy() for x in states)]
+        answers = self.session.run(None, dict(zip(self._names, given, strict=True)))
         logits, *after = (torch.from_numpy(x).unflatten(0, (-1, self.rows)) for x in answers)
         return logits, tuple(after)
-
-
-def _repeated(x: Tensor, rows: int) -> Tensor:
-    """Give each of a stream's states the same: ``(S, ...)`` to ``(S * R, ...)``."""
-    return x[:, None].expand(-1, rows, *x.shape[1:]).flatten(0, 1)
 
 
 def exported_step(

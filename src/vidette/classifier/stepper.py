@@ -266,7 +266,16 @@ def _whole_clip_reason(classifier: Classifier) -> str | None:
 
 def _frame_tensor(frames: Sequence[np.ndarray], spec: ClipSpec) -> Tensor:
     """Turn one frame of each of N streams into ``(N, C, H, W)``."""
-    return pixels_tensor(np.stack(frames)[:, None], spec)[:, 0]
+    return _stacked([pixels_tensor(frame[None, None], spec)[0, 0] for frame in frames])
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack; on the CPU by numpy: torch's threads, once awake, spin and take ONNX Runtime's cores."""
+    if len(tensors) == 1:
+        return tensors[0][None]
+    if tensors[0].device.type != "cpu":
+        return torch.stack(list(tensors))
+    return torch.from_numpy(np.stack([x.numpy() for x in tensors]))
 
 
 class _Stepping:
@@ -283,7 +292,7 @@ class _Stepping:
 
     def advance(self, frames: Sequence[np.ndarray], states: Sequence[StreamState]) -> list[StreamState]:
         begun = [self._begun_afresh(state) for state in states]
-        memory = [torch.stack(parts) for parts in zip(*(state.memory for state in begun), strict=True)]
+        memory = [_stacked(parts) for parts in zip(*(state.memory for state in begun), strict=True)]
         logits, after = self.runner(_frame_tensor(frames, self.spec), memory)
         rows = logits.float().cpu().numpy()
         return [self._next(state, rows[i], tuple(x[i] for x in after)) for i, state in enumerate(begun)]
@@ -299,7 +308,7 @@ class _Stepping:
         if not any(over):
             return state
         memory = tuple(
-            torch.stack([new if done else old for old, new, done in zip(kept, empty, over, strict=True)])
+            _stacked([new if done else old for old, new, done in zip(kept, empty, over, strict=True)])
             for kept, empty in zip(state.memory, self._initial, strict=True)
         )
         ages = tuple(0 if done else age for age, done in zip(state.ages, over, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -235,17 +236,23 @@ def pixels_tensor(pixels: np.ndarray | torch.Tensor, spec: ClipSpec) -> torch.Te
         raise InputMismatchError(
             f"pixels are {tensor.dtype} {tuple(tensor.shape)}; expected torch.uint8 (N, T, *{rest})"
         )
-    mean = torch.tensor(spec.mean, device=tensor.device).view(3, 1, 1)
-    std = torch.tensor(spec.std, device=tensor.device).view(3, 1, 1)
-    scale, shift = 1 / (255 * std), mean / std
-    if tensor.device.type == "cpu" and tensor.numel() <= _FEW_VALUES:
+    scale, shift = _scale_and_shift(spec.mean, spec.std)
+    if tensor.device.type == "cpu" and tuple(tensor.shape[:2]) == (1, 1):
         # One frame of a stream: torch's threads, once awake, spin and take the cores from ONNX Runtime's.
         few = tensor.numpy()[..., :: -1 if spec.channel_order == "BGR" else 1].transpose(0, 1, 4, 2, 3)
-        return torch.from_numpy(few.astype(np.float32, order="C") * scale.numpy() - shift.numpy())
+        values = np.ascontiguousarray(few).astype(np.float32)
+        values *= scale
+        values -= shift
+        return torch.from_numpy(values)
     planes = tensor.permute(0, 1, 4, 2, 3)
     if spec.channel_order == "BGR":
         planes = planes.flip(2)
-    return planes.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).sub_(shift)
+    values = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    return values.mul_(torch.from_numpy(scale).to(values)).sub_(torch.from_numpy(shift).to(values))
 
 
-_FEW_VALUES = 3 * 256 * 256
+@functools.lru_cache(maxsize=16)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what pixels are multiplied by and what is then taken off, float32 ``(3, 1, 1)`` each."""
+    means, stds = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+    return 1 / (255 * stds), means / stds
