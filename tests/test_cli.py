@@ -1,5 +1,6 @@
 """The command line as a user types it: exit status, one message, nothing lost; the README's first screen."""
 
+import contextlib
 import io
 import json
 import re
@@ -11,13 +12,27 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from vidette.cli import main
 from vidette.cli_view import models_table
 
 QUICK = ["--recipe", "motion", "--model", "conv3d_small", "--size", "32", "--num-frames", "8", "--epochs", "1"]
 README = Path(__file__).parents[1] / "README.md"
 
 
-def vidette(*arguments, cwd=None):
+def vidette(*arguments):
+    """Run the command line in this process, which has its libraries already; what it says and how it ends."""
+    said, complained = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["vidette", *map(str, arguments)])
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            try:
+                status = main()
+            except SystemExit as ended:
+                status = ended.code
+    return subprocess.CompletedProcess(arguments, status or 0, said.getvalue(), complained.getvalue())
+
+
+def vidette_process(*arguments, cwd=None):
     command = [sys.executable, "-m", "vidette.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
 
@@ -32,7 +47,7 @@ def run(motion_clips, tmp_path_factory):
 
 
 def test_evaluate_prints_the_runs_own_numbers(run):
-    done = vidette("evaluate", run, "--json")
+    done = vidette_process("evaluate", run, "--json")
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)["metrics"]
     assert got == json.loads((run / "evaluation.json").read_text())["test"]["metrics"]
@@ -95,17 +110,24 @@ def test_info_and_models(run, motion_clips):
         (["motion", "{clips}"], "overwrite"),
     ],
 )
-def test_bad_input_is_one_error_and_status_2(arguments, message, run, motion_clips, tmp_path):
+def test_bad_input_is_one_error_and_status_2(arguments, message, run, motion_clips, tmp_path, monkeypatch):
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
     clip = sorted(motion_clips.glob("left/*.mp4"))[0]
     other = tmp_path / "other.csv"
     other.write_text(f"path,label\n{clip},sideways\n")
     places = {"clips": motion_clips, "run": run, "text": text, "other": other}
-    done = vidette(*(a.format(**places) for a in arguments), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = vidette(*(a.format(**places) for a in arguments))
     assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
     assert message in re.sub(r"\s+", " ", done.stderr)
+
+
+def test_an_error_is_no_traceback(tmp_path):
+    done = vidette_process("train", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("error: ")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_run_resumes(motion_clips, tmp_path):
