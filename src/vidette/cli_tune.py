@@ -45,6 +45,10 @@ _DECISION_OPTIONS: Mapping[str, Any] = {
     "minimum_seconds": _option(float, "Shorter events are dropped."),
     "abstain_probability": _option(float, "Answers that are less sure say 'unknown'."),
     "cool_down_seconds": _option(float, "After an event, for so long none of its label."),
+    "grouping": _option(
+        Literal["label", "activity"],
+        "An event is a stretch of one label, or one in which anything but the quiet classes goes on.",
+    ),
     "quiet": _option(str, "Classes that mean 'nothing is going on', as in none,rest."),
 }
 
@@ -257,7 +261,7 @@ def _reading(tuning: Tuning, wish: float) -> list[str]:
         f"chosen of {tuning.num_policies}: smoothing {smoothing} (a delay of {tuning.delay_seconds:.2f} s), "
         f"enter {policy.enter_probability:g}, leave {policy.leave_probability:g}, "
         f"minimum {policy.minimum_seconds:g} s, abstain {policy.abstain_probability:g}, "
-        f"cool-down {policy.cool_down_seconds:g} s",
+        f"cool-down {policy.cool_down_seconds:g} s, events by {policy.grouping}",
         f"{scores.num_false_alarms} false alarms in {scores.total_seconds / 3600:.2f} h with {scores.num_true} "
         f"true events: {interval.low:.1f} to {interval.high:.1f} an hour (95 %)",
         "The policy was chosen on these videos, so others will be answered somewhat worse.",

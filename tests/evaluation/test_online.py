@@ -92,6 +92,8 @@ def test_flips_are_changes_of_what_is_shown():
     def flips(*spans, total=10.0):
         return event_scores(events(*spans), [], total_seconds=total).num_flips
 
+    renamed = Event(0, 5, "a", 1.0, num_renamed=2)
+    assert event_scores([renamed], [], total_seconds=10.0).num_flips == 3
     assert flips() == 0
     assert flips((0, 10, "a")) == 0
     assert flips((0, 5, "a")) == 1

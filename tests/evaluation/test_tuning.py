@@ -9,6 +9,7 @@ from vidette.errors import InputMismatchError, SettingError
 from vidette.evaluation.transitions import ScoredVideo
 from vidette.evaluation.tuning import Grid, score_grid, score_policy, tune
 from vidette.prediction.decision import DecisionPolicy, Event, Timeline, Window
+from vidette.prediction.policy import GROUPINGS
 from vidette.prediction.smoothing import SMOOTHINGS
 from vidette.prediction.steps import NO_DECISION, follow
 
@@ -67,10 +68,34 @@ def test_the_scores_are_those_of_following_the_policy():
     given = video(blips=(6.5,), noise=1.0, seed=3)
     tried = list(score_grid([given], SMALL, max_delay_seconds=0.5, quiet_labels=IDLE))
     assert {policy.smoothing for policy, _, _ in tried} == set(SMOOTHINGS)
+    assert {policy.grouping for policy, _, _ in tried[::41]} == set(GROUPINGS)
     for policy, delay, (scores,) in tried[::41]:
         followed = score_policy([given], policy, quiet_labels=IDLE)
         assert replace(followed, detect_seconds=None) == scores
         assert delay == policy.delay_seconds(CLASSES) <= 0.5
+
+
+def wavering():
+    """What goes on is sure and lasts; which of two it is changes every half second, mostly rightly."""
+    given = video()
+    rows = [w.probabilities for w in given.stretches[0].windows]
+    for i, row in enumerate(rows):
+        if row[0] < 0.5 and i % 10 >= 6:
+            row[1:] = row[:0:-1].copy()
+    return given
+
+
+def test_labels_that_waver_are_grouped_by_activity():
+    result = tuned(wavering(), wish=60.0, max_delay_seconds=0.0)
+    assert result.policy.grouping == "activity"
+    assert result.scores.f1 == 1
+    one_by_one = score_policy([wavering()], replace(result.policy, grouping="label"), quiet_labels=IDLE)
+    assert one_by_one.f1 < 0.5
+
+
+def test_without_a_quiet_label_there_is_no_activity():
+    tried = score_grid([video()], SMALL, max_delay_seconds=0.0)
+    assert {policy.grouping for policy, _, _ in tried} == {"label"}
 
 
 def test_more_false_alarms_are_allowed_when_wished():

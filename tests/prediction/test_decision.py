@@ -8,6 +8,7 @@ import pytest
 
 from vidette.errors import InputMismatchError, SettingError
 from vidette.prediction.decision import Decider, DecisionPolicy, Timeline, Window, decide
+from vidette.prediction.policy import GROUPINGS
 from vidette.prediction.smoothing import Transitions
 
 CLASSES = ("idle", "run", "wave")
@@ -27,12 +28,14 @@ def random_windows(num, *, seed):
     return tuple(Window(float(s), float(s) + 1.0, generator.dirichlet([0.4] * 3)) for s in starts)
 
 
+@pytest.mark.parametrize("grouping", GROUPINGS)
 @pytest.mark.parametrize("smoothing", ["none", "mean", "exponential"])
 @pytest.mark.parametrize("seed", range(5))
-def test_folding_a_timeline_equals_updating_one_by_one(smoothing, seed):
+def test_folding_a_timeline_equals_updating_one_by_one(smoothing, seed, grouping):
+    enter = {"label": 0.5, "activity": 0.7}[grouping]
     policy = DecisionPolicy(
-        smoothing=smoothing, smoothing_seconds=1.0, enter_probability=0.5, leave_probability=0.3,
-        minimum_seconds=0.4, quiet_labels=frozenset({"idle"}),
+        smoothing=smoothing, smoothing_seconds=1.0, enter_probability=enter, leave_probability=enter - 0.2,
+        minimum_seconds=0.4, quiet_labels=frozenset({"idle"}), grouping=grouping,
     )  # fmt: skip
     given = random_windows(60, seed=seed)
     decider, stepped = Decider(CLASSES, policy), []
@@ -50,13 +53,14 @@ def test_folding_a_timeline_equals_updating_one_by_one(smoothing, seed):
     )
 
 
+@pytest.mark.parametrize("grouping", GROUPINGS)
 @pytest.mark.parametrize("smoothing", ["none", "mean", "exponential"])
-def test_the_past_does_not_change_when_the_stream_goes_on(smoothing):
-    policy = DecisionPolicy(smoothing=smoothing, enter_probability=0.5, leave_probability=0.3)
-    given = random_windows(40, seed=1)
+def test_the_past_does_not_change_when_the_stream_goes_on(smoothing, grouping):
+    policy = DecisionPolicy(smoothing, grouping=grouping, quiet_labels=frozenset({"idle"}))
+    given = random_windows(60, seed=1)
     whole, part = (
         decide(given, classes=CLASSES, policy=policy),
-        decide(given[:25], classes=CLASSES, policy=policy),
+        decide(given[:40], classes=CLASSES, policy=policy),
     )
     assert len(part) > 2
     assert whole[: len(part) - 1] == part[:-1]
@@ -113,6 +117,39 @@ def test_exponential_smoothing_halves_by_seconds_and_not_by_windows():
     assert quick.smoothed == pytest.approx(slow.smoothed)
 
 
+def test_what_wavers_between_two_labels_is_one_event_by_activity():
+    """Something surely goes on for five answers, and what it is comes out in the end."""
+    given = windows(
+        [1, 0, 0], [0, 0.6, 0.4], [0, 0.3, 0.7], [0, 0.8, 0.2], [0.1, 0.2, 0.7], [0, 0.1, 0.9], [1, 0, 0]
+    )
+    assert [e.label for e in decide(given, classes=CLASSES, policy=QUIET)] == ["run", "wave", "run", "wave"]
+    decider, shown = Decider(CLASSES, replace(QUIET, grouping="activity")), []
+    told = []
+    for window in given:
+        told.append(decider.update(window))
+        shown.append(decider.open_event and decider.open_event.label)
+    assert shown == [None, "run", "wave", "run", "wave", "wave", None]  # the larger sums: 0.6, 1.1, 1.7, 2, 2.9
+    (event,) = [event for event in told if event]
+    assert (event.start_seconds, event.stop_seconds, event.label) == (1.5, 6.5, "wave")
+    assert event.confidence == pytest.approx(2.9 / 5)
+    assert event.num_renamed == 3
+
+
+def test_activity_has_two_thresholds_and_begins_at_no_unsure_answer():
+    policy = DecisionPolicy(
+        "none",
+        enter_probability=0.8,
+        leave_probability=0.4,
+        grouping="activity",
+        quiet_labels=frozenset({"idle"}),
+    )
+    spread = [windows([1 - a, a / 2, a / 2])[0].probabilities for a in (0.7, 0.9, 0.5, 0.3, 0.7, 0.9)]
+    events = decide(windows(*spread), classes=CLASSES, policy=policy)
+    assert [(e.start_seconds, e.stop_seconds) for e in events] == [(1.5, 3.5), (5.5, 7.0)]
+    unsure = replace(policy, abstain_probability=0.6)
+    assert decide(windows(*spread), classes=CLASSES, policy=unsure) == ()
+
+
 def test_short_events_are_dropped_and_counted():
     policy = DecisionPolicy(smoothing="none", minimum_seconds=1.5, quiet_labels=frozenset({"idle"}))
     decider = Decider(CLASSES, policy)
@@ -152,6 +189,8 @@ def test_no_windows_no_events():
         {"enter_probability": 0.3, "leave_probability": 0.4},
         {"minimum_seconds": -1.0},
         {"enter_probability": float("nan")},
+        {"grouping": "activity"},
+        {"grouping": "instance", "quiet_labels": frozenset({"idle"})},
     ],
 )
 def test_policy_checks_itself(setting):

@@ -12,6 +12,7 @@ CHAIN = Transitions(((-1.0, 1.0), (0.5, -0.5)), (0.5, 0.5))
 FULL = DecisionPolicy(
     smoothing="hmm", smoothing_seconds=0.25, enter_probability=0.8, leave_probability=0.3, minimum_seconds=0.4,
     abstain_probability=0.5, cool_down_seconds=3.0, quiet_labels=frozenset({"rest"}), transitions=CHAIN,
+    grouping="activity",
 )  # fmt: skip
 
 
@@ -34,6 +35,8 @@ def test_what_is_left_out_has_its_default():
         ({"quiet_labels": "rest"}, "expected a list"),
         ({"smoothing": "median"}, "expected one of"),
         ({"smoothing": "hmm"}, "no transitions"),
+        ({"grouping": "each"}, "expected one of label, activity"),
+        ({"grouping": "activity"}, "no quiet labels"),
         ({"transitions": {"rates": [[0.0]]}}, "priors"),
         ({"abstain_probability": 1.5}, "0 to 1"),
         ({"cool_down_seconds": -1}, "0 or more"),

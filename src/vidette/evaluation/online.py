@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from vidette.errors import InputMismatchError, SettingError
 from vidette.evaluation.metrics import Interval
-from vidette.prediction.decision import Event
+from vidette.prediction.stretches import Event
 
 __all__ = [
     "FramePrecision",
@@ -42,7 +42,8 @@ class OnlineScores:
         num_detected: True events during which an event of their label went on.
         num_false_alarms: Events that overlap no true event of their label. One that overlaps but does not match
             counts against precision only.
-        num_flips: How often what is shown changes, from label to label or between a label and nothing.
+        num_flips: How often what is shown changes, from label to label (that of an open event included) or
+            between a label and nothing.
         detect_seconds: For each detected true event, from its start to when its label is told, 0 where it was
             told before; None where it is not known when events were told.
     """
@@ -263,7 +264,8 @@ def _num_flips(events: Sequence[Event], total_seconds: float) -> int:
         now = event.stop_seconds
     if now < total_seconds - _SAME_SECONDS:
         shown.append(None)
-    return sum(before != after for before, after in itertools.pairwise(shown))
+    changes = sum(before != after for before, after in itertools.pairwise(shown))
+    return changes + sum(event.num_renamed for event in events)
 
 
 @dataclass(frozen=True)

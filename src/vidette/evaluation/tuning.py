@@ -12,17 +12,11 @@ import numpy as np
 from vidette.errors import InputMismatchError, SettingError
 from vidette.evaluation.online import OnlineScores, event_scores, pooled
 from vidette.evaluation.transitions import ScoredVideo, learn_transitions
-from vidette.prediction.decision import (
-    Event,
-    Restraint,
-    Timeline,
-    boundary_seconds,
-    given_answer,
-    new_hysteresis,
-)
-from vidette.prediction.policy import DecisionPolicy, label_pairs
+from vidette.prediction.decision import Timeline, boundary_seconds, given_answer
+from vidette.prediction.policy import DecisionPolicy, Grouping, label_pairs
 from vidette.prediction.smoothing import Smoothing, Transitions, rise_seconds
 from vidette.prediction.steps import follow
+from vidette.prediction.stretches import Event, Restraint, new_grouper, open_event
 
 __all__ = ["Grid", "Scored", "Tuning", "score_grid", "score_policy", "tune"]
 
@@ -40,6 +34,7 @@ class Grid:
         leave_share: ``leave_probability``, as shares of the one to enter.
         minimum_seconds: Shortest events.
         cool_down_seconds: Cool-downs.
+        grouping: ``"activity"`` is tried only where there are quiet labels.
     """
 
     exponential: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -50,6 +45,7 @@ class Grid:
     leave_share: tuple[float, ...] = (1.0, 0.7, 0.4)
     minimum_seconds: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     cool_down_seconds: tuple[float, ...] = (0.0, 1.0, 3.0)
+    grouping: tuple[Grouping, ...] = ("label", "activity")
 
     def lengths(self, max_delay_seconds: float) -> Iterator[tuple[Smoothing, float]]:
         """Yield smoothings and their seconds; ``"none"`` first."""
@@ -243,8 +239,11 @@ def _scored(
     """Yield every policy of one smoothing with its scores; what comes to the same events is scored once."""
     smoothed = [[_Smoothed(part, first) for part in video.stretches if part.windows] for video in videos]
     known: dict[tuple[int, tuple[Event, ...]], OnlineScores] = {}
-    for (enter, delay), share in itertools.product(delays.items(), grid.leave_share):
-        entered = replace(first, enter_probability=enter, leave_probability=round(share * enter, 4))
+    groupings = [kind for kind in grid.grouping if kind == "label" or first.quiet_labels]
+    for (enter, delay), share, kind in itertools.product(delays.items(), grid.leave_share, groupings):
+        entered = replace(
+            first, enter_probability=enter, leave_probability=round(share * enter, 4), grouping=kind
+        )
         raw = [[part.stretches(entered) for part in parts] for parts in smoothed]
         for minimum, cool_down in itertools.product(grid.minimum_seconds, grid.cool_down_seconds):
             found: list[OnlineScores] = []
@@ -293,17 +292,17 @@ class _Smoothed:
         self._answers: list[list[float]] = [window.probabilities.tolist() for window in timeline.windows]
 
     def stretches(self, policy: DecisionPolicy) -> list[Event]:
-        """Return what hysteresis makes of them, before anything is dropped."""
-        hysteresis = new_hysteresis(policy, self._classes)
+        """Return the events that they make, before anything is dropped."""
+        grouping = new_grouper(policy, self._classes)
         found: list[Event] = []
         rows = zip(self._boundaries, self._best, self._rows, self._answers, self._known, strict=True)
         for boundary, best, smoothed, answer, known in rows:
-            ended = hysteresis.update(boundary, best, smoothed, answer, known)
+            ended = grouping.update(boundary, best, smoothed, answer, known)
             if ended is not None:
-                found.append(Event(ended[0], boundary, self._classes[ended[1]], ended[2]))
-        if hysteresis.label is not None:
-            label = self._classes[hysteresis.label]
-            found.append(Event(hysteresis.start_seconds, self._stop_seconds, label, hysteresis.confidence))
+                found.append(ended.event(boundary, self._classes))
+        last = open_event(grouping, self._stop_seconds, self._classes)
+        if last is not None:
+            found.append(last)
         return found
 
 
@@ -311,6 +310,7 @@ def _rules(tried: Scored) -> tuple[float, ...]:
     """What breaks a tie, the smaller the better: what hides events, then how far thresholds are from usual."""
     policy, usual = tried.policy, DecisionPolicy()
     return (
+        float(policy.grouping != usual.grouping),
         policy.cool_down_seconds,
         tried.delay_seconds,
         policy.minimum_seconds,

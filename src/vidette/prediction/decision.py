@@ -13,27 +13,25 @@ before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vidette.errors import InputMismatchError
 from vidette.prediction.policy import UNKNOWN, DecisionPolicy
+from vidette.prediction.stretches import Event, Restraint, Stretch, new_grouper, open_event
 
 __all__ = [
     "UNKNOWN",
     "Decider",
     "DecisionPolicy",
     "Event",
-    "Hysteresis",
-    "Restraint",
     "Timeline",
     "Window",
     "boundary_seconds",
     "decide",
     "given_answer",
-    "new_hysteresis",
 ]
 
 
@@ -61,128 +59,7 @@ class Window:
         return f"Window({times}, {len(self.probabilities)} classes)"
 
 
-@dataclass(frozen=True)
-class Event:
-    """A stretch ``[start_seconds, stop_seconds)`` with one label.
-
-    ``confidence`` is the mean probability of the label over the event's windows (those in a cool-down before it
-    included), before smoothing.
-    """
-
-    start_seconds: float
-    stop_seconds: float
-    label: str
-    confidence: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it lasts."""
-        return self.stop_seconds - self.start_seconds
-
-
 _EVERY_WINDOW = DecisionPolicy(smoothing="none", enter_probability=0.0, leave_probability=0.0)
-
-
-class Hysteresis:
-    """Smoothed probabilities become stretches of one label; one Hysteresis a stream.
-
-    Args:
-        quiet: Indices of the labels that never make an event.
-        enter_probability: As in the policy.
-        leave_probability: As in the policy.
-
-    Attributes:
-        label: Index of the label that is going on; None while nothing is.
-        start_seconds: When it began.
-    """
-
-    def __init__(self, quiet: frozenset[int], *, enter_probability: float, leave_probability: float) -> None:
-        self._quiet, self._enter, self._leave = quiet, enter_probability, leave_probability
-        self.label: int | None = None
-        self.start_seconds = 0.0
-        self._sum, self._num = 0.0, 0
-
-    @property
-    def confidence(self) -> float:
-        """Mean probability of the label so far, before smoothing."""
-        return self._sum / self._num
-
-    def update(
-        self,
-        boundary_seconds: float,
-        best: int,
-        smoothed: Sequence[float],
-        answer: Sequence[float],
-        known: bool,
-    ) -> tuple[float, int, float] | None:
-        """Take the next smoothed answer, which stands for the time from ``boundary_seconds`` on.
-
-        Args:
-            boundary_seconds: Where the time of this answer begins.
-            best: Index of the largest of ``smoothed``.
-            smoothed: ``(K,)``.
-            answer: Probabilities ``(K,)`` before smoothing.
-            known: Whether it says something; nothing begins where it does not.
-
-        Returns:
-            Start, label and confidence of the stretch that ended at ``boundary_seconds``, None where none did.
-        """
-        wanted = self._wanted(best, smoothed, known)
-        ended = None
-        if self.label is not None and self.label != wanted:
-            ended = (self.start_seconds, self.label, self.confidence)
-        if wanted != self.label:
-            self.label, self.start_seconds, self._sum, self._num = wanted, boundary_seconds, 0.0, 0
-        if self.label is not None:
-            self._sum += answer[self.label]
-            self._num += 1
-        return ended
-
-    def _wanted(self, best: int, smoothed: Sequence[float], known: bool) -> int | None:
-        """The label that should be going on now: the open one stays while nothing else enters."""
-        if known and smoothed[best] >= self._enter:
-            return None if best in self._quiet else best
-        if self.label is not None and smoothed[self.label] >= self._leave:
-            return self.label
-        return None
-
-
-class Restraint:
-    """What is told of stretches: none that is too short, none of a label that has just been told.
-
-    Args:
-        minimum_seconds: As in the policy.
-        cool_down_seconds: As in the policy.
-
-    Attributes:
-        num_dropped: Stretches that were too short.
-        num_cooled: Stretches that lay in the cool-down of their label.
-    """
-
-    def __init__(self, *, minimum_seconds: float, cool_down_seconds: float) -> None:
-        self._minimum, self._cool_down = minimum_seconds, cool_down_seconds
-        self._ready: dict[str, float] = {}
-        self.num_dropped = self.num_cooled = 0
-
-    def preview(self, event: Event) -> Event | None:
-        """Return what would be told of an event if it ended here."""
-        ready = self._ready.get(event.label, event.start_seconds)
-        if ready > event.start_seconds:
-            if ready >= event.stop_seconds:
-                return None
-            event = replace(event, start_seconds=ready)
-        return event if event.seconds >= self._minimum else None
-
-    def take(self, event: Event) -> Event | None:
-        """Take a stretch that has ended; return what is told of it."""
-        told = self.preview(event)
-        if told is not None:
-            self._ready[told.label] = told.stop_seconds + self._cool_down
-        elif event.seconds < self._minimum:
-            self.num_dropped += 1
-        else:
-            self.num_cooled += 1
-        return told
 
 
 @dataclass
@@ -210,7 +87,7 @@ class Decider:
     def __post_init__(self) -> None:
         self.policy.check(self.classes)
         self._smoother = self.policy.new_smoother()
-        self._hysteresis = new_hysteresis(self.policy, self.classes)
+        self._grouper = new_grouper(self.policy, self.classes)
         self._restraint = Restraint(
             minimum_seconds=self.policy.minimum_seconds, cool_down_seconds=self.policy.cool_down_seconds
         )
@@ -262,7 +139,7 @@ class Decider:
         answer, self._is_known = given_answer(window, self.policy.abstain_probability)
         smoothed = self._smoothed = self._smoother.update(window.centre_seconds, answer)
         boundary = self._boundary = boundary_seconds(self._last, window)
-        ended = self._hysteresis.update(
+        ended = self._grouper.update(
             boundary,
             int(smoothed.argmax()),
             smoothed.tolist(),
@@ -275,7 +152,7 @@ class Decider:
     def finish(self) -> Event | None:
         """End the stream: return the event that was still open, if it is to be told."""
         event = self._open_until_now()
-        self._hysteresis.label = None
+        self._grouper.close()
         return None if event is None else self._restraint.take(event)
 
     def _check(self, window: Window) -> None:
@@ -290,16 +167,13 @@ class Decider:
         if self._last is not None and not window.centre_seconds >= self._last.centre_seconds:
             raise InputMismatchError(f"{window} is earlier than the one before, {self._last}; sort by time")
 
-    def _tell(self, ended: tuple[float, int, float], stop_seconds: float) -> Event | None:
-        start_seconds, label, confidence = ended
-        return self._restraint.take(Event(start_seconds, stop_seconds, self.classes[label], confidence))
+    def _tell(self, ended: Stretch, stop_seconds: float) -> Event | None:
+        return self._restraint.take(ended.event(stop_seconds, self.classes))
 
     def _open_until_now(self) -> Event | None:
-        going_on = self._hysteresis
-        if going_on.label is None or self._last is None:
+        if self._last is None:
             return None
-        label = self.classes[going_on.label]
-        return Event(going_on.start_seconds, self._last.stop_seconds, label, going_on.confidence)
+        return open_event(self._grouper, self._last.stop_seconds, self.classes)
 
 
 def given_answer(window: Window, abstain_probability: float) -> tuple[np.ndarray, bool]:
@@ -315,14 +189,6 @@ def boundary_seconds(last: Window | None, window: Window) -> float:
     if last is None:
         return window.start_seconds
     return (last.centre_seconds + window.centre_seconds) / 2
-
-
-def new_hysteresis(policy: DecisionPolicy, classes: tuple[str, ...]) -> Hysteresis:
-    """Return the hysteresis of one stream."""
-    quiet = frozenset(k for k, name in enumerate(classes) if name in policy.quiet_labels)
-    return Hysteresis(
-        quiet, enter_probability=policy.enter_probability, leave_probability=policy.leave_probability
-    )
 
 
 def decide(

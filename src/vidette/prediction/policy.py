@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidette.errors import SettingError, unknown_name
 from vidette.prediction.smoothing import (
@@ -20,7 +20,10 @@ from vidette.prediction.smoothing import (
 if TYPE_CHECKING:
     from vidette.classifier.classifier import Classifier
 
-__all__ = ["UNKNOWN", "DecisionPolicy", "label_pairs", "own_policy"]
+__all__ = ["GROUPINGS", "UNKNOWN", "DecisionPolicy", "Grouping", "label_pairs", "own_policy"]
+
+Grouping = Literal["label", "activity"]
+GROUPINGS: tuple[Grouping, ...] = ("label", "activity")
 
 UNKNOWN = "unknown"
 """What is said where no label is likely enough; never an event."""
@@ -45,6 +48,12 @@ class DecisionPolicy:
             when the time is over begins then.
         quiet_labels: Labels that mean "nothing is going on"; they never make an event.
         transitions: For ``"hmm"`` alone.
+        grouping: ``"label"``: an event is a stretch of one label, as above. ``"activity"``: a stretch in which
+            anything but the quiet labels goes on. It begins where the smoothed probabilities of all others
+            together reach ``enter_probability``, ends where they fall below ``leave_probability``, and has the
+            label of the largest mean probability since it began, which may change until it ends. For
+            classifiers that see better that something happens than what; of two things without a pause
+            between them it makes one event.
     """
 
     smoothing: Smoothing = "exponential"
@@ -56,8 +65,16 @@ class DecisionPolicy:
     cool_down_seconds: float = 0.0
     quiet_labels: frozenset[str] = frozenset()
     transitions: Transitions | None = None
+    grouping: Grouping = "label"
 
     def __post_init__(self) -> None:
+        if self.grouping not in GROUPINGS:
+            raise SettingError(f"grouping is {self.grouping!r}; expected one of {', '.join(GROUPINGS)}")
+        if self.grouping == "activity" and not self.quiet_labels:
+            raise SettingError(
+                "grouping is 'activity' but there are no quiet labels; name the classes that mean that nothing "
+                "is going on"
+            )
         if self.smoothing not in SMOOTHINGS:
             raise SettingError(f"smoothing is {self.smoothing!r}; expected one of {', '.join(SMOOTHINGS)}")
         if not 0 < self.smoothing_seconds < math.inf:
@@ -148,7 +165,7 @@ def label_pairs(classes: tuple[str, ...], quiet_labels: frozenset[str]) -> list[
 
 
 def _read(name: str, value: Any) -> Any:
-    if name == "smoothing":
+    if name in ("smoothing", "grouping"):
         return value
     if name == "quiet_labels":
         if isinstance(value, str) or not all(isinstance(label, str) for label in value):
