@@ -134,7 +134,7 @@ def gestures(folder: Path, small: bool) -> Material:
         STILL,
         (made["S5"],),
         (made["S6"], made["S7"]),
-        options={"sampling": "window", "fps": 8.0, "num_frames": 16},
+        options={"sampling": "window", "fps": 8.0, "num_frames": 16, "precision": "bf16-mixed"},
         stride_seconds=0.5,
     )
 

@@ -136,6 +136,16 @@ def test_stream_says_unknown_where_it_is_told_to_abstain(folder, videos):
     assert labels == {"unknown"}
 
 
+def test_stream_groups_by_activity_where_a_quiet_class_is_named(folder, videos):
+    options = ("--json", "--smoothing", "none", "--grouping", "activity")
+    told = events(call("stream", folder, videos / "b.mp4", *options, "--quiet", "dark"))
+    assert {event["label"] for event in told} == {"light"}
+    assert told == events(call("stream", folder, videos / "b.mp4", *options[:-2], "--quiet", "dark"))
+    unnamed = call("stream", folder, videos / "b.mp4", *options)
+    assert isinstance(unnamed.exception, SettingError)
+    assert "no quiet labels" in str(unnamed.exception)
+
+
 def test_what_no_policy_reaches_is_an_error_with_the_nearest(folder, videos):
     done = call(
         "tune-decision", folder, videos / "b.mp4", "--truth", videos / "a.csv", "--false-alarms-per-hour", 0,
