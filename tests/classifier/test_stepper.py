@@ -14,7 +14,7 @@ from vidette.classifier.stepper import Stepper
 from vidette.errors import ClassifierError, InputMismatchError, SettingError
 from vidette.models import MODELS, build_model, model_options
 from vidette.models.base import Head, VideoModel
-from vidette.video.clip import Clip, ClipSpec
+from vidette.video.clip import Clip, ClipSpec, SpanRange
 
 T, SIZE = 4, 32
 SPEC = ClipSpec(num_frames=T, height=SIZE, width=SIZE, sampling="window", fps=8.0)
@@ -300,3 +300,18 @@ def test_a_frame_of_another_size_is_refused():
     stepper = Stepper(make("conv3d_small"))
     with pytest.raises(InputMismatchError, match=r"expected uint8 \(32, 32, 3\)"):
         stepper.push(np.zeros((16, 32, 3), np.uint8), stepper.start())
+
+
+@pytest.mark.parametrize(("longest", "says"), [(3.0, True), (1.4, False)])
+def test_clips_of_many_lengths_cut_to_one_are_told(longest, says):
+    """What it learnt to see from start to end it sees live in part; the remedy names a rate that fits."""
+    spans = SpanRange(0.75, 1.0, longest)
+    spec = dataclasses.replace(SPEC, sampling="whole", fps=None, trained_spans=spans)
+    notes = Stepper(dataclasses.replace(make(), spec=spec), runtime="torch").notes
+    if not says:
+        assert notes == ()
+        return
+    (note,) = notes
+    assert "0.8 to 3.0 s" in note
+    assert "sees 1.0 s at a time" in note
+    assert "--sampling window --fps 4" in note

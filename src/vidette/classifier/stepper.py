@@ -37,6 +37,9 @@ and for a crop that follows motion, which every answer cuts anew from the last T
 _SHARED_STATES = 8
 """Into how many parts the states divide a span where they share the frames' features."""
 
+_VARIED_SPANS = 2
+"""From how many times the shortest trained clip the longest one is of another length."""
+
 _Memory = tuple[Tensor, ...]
 
 
@@ -140,7 +143,7 @@ class Stepper:
         )
         if self.stride_frames < 1:
             raise SettingError(f"stride_frames is {stride_frames}; expected 1 or more")
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = _span_notes(classifier.spec)
         self._strategy = self._new_strategy(runtime, folder)
 
     @property
@@ -225,7 +228,7 @@ class Stepper:
     def _new_strategy(self, runtime: Runtime, folder: Path | None) -> _Strategy:
         classifier = self.classifier
         if classifier.spec.follows_motion:
-            self.notes = (
+            self.notes += (
                 f"the crop follows the motion of the last {classifier.spec.num_frames} frames, so each answer "
                 "looks at all of them anew",
             )
@@ -245,7 +248,7 @@ class Stepper:
             except NotExportedError as error:
                 if runtime == "onnx":
                     raise
-                self.notes = (f"torch runs the step: {error}",)
+                self.notes += (f"torch runs the step: {error}",)
         if runner is None:
             runner = TorchStep(classifier.model, rows=rows, device=classifier.device)
         return _Stepping(runner, classifier.spec, gap=gap)
@@ -255,6 +258,21 @@ def _gap_frames(classifier: Classifier) -> int:
     """Return how many frames apart a stream's states begin: fewer where a state more costs hardly anything."""
     num_frames = classifier.spec.num_frames
     return math.ceil(num_frames / _SHARED_STATES) if isinstance(classifier.model, FrameModel) else num_frames
+
+
+def _span_notes(spec: ClipSpec) -> tuple[str, ...]:
+    """Say where a classifier that learnt whole clips of very different lengths meets all of them cut to one."""
+    spans = spec.trained_spans
+    if spec.num_frames == 1 or spec.fps is not None or spans is None or not spans.shortest_seconds > 0:
+        return ()
+    if spans.longest_seconds < _VARIED_SPANS * spans.shortest_seconds:
+        return ()
+    fps = (spec.num_frames - 1) / spans.shortest_seconds
+    return (
+        f"it learnt whole clips of {spans.shortest_seconds:.1f} to {spans.longest_seconds:.1f} s, and live it "
+        f"sees {spans.median_seconds:.1f} s at a time; where it answers worse than on clips, train it with "
+        f"--sampling window --fps {max(1, round(fps))}",
+    )
 
 
 def _whole_clip_reason(classifier: Classifier) -> str | None:
