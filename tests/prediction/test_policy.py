@@ -53,6 +53,8 @@ def test_a_policy_is_for_its_classes():
         FULL.check(("walk", "wave"))
     with pytest.raises(SettingError, match="2 classes"):
         FULL.check(("rest", "walk", "wave"))
+    with pytest.raises(SettingError, match="all classes are quiet"):
+        DecisionPolicy(grouping="activity", quiet_labels=frozenset({"rest", "still"})).check(("rest", "still"))
 
 
 def test_the_delay_is_that_of_the_smoothing_and_the_threshold():

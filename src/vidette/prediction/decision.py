@@ -121,7 +121,7 @@ class Decider:
         """The event that is going on, as far as it has got, or None; for an alarm that cannot wait.
 
         It is told as soon as it is sure to last ``policy.minimum_seconds``, its cool-down over: it never ends
-        before the time that the last answer stands for.
+        before the time that the last answer stands for. By activity its label may still change.
         """
         event = self._open_until_now()
         if event is None or self._restraint.preview(replace(event, stop_seconds=self._boundary)) is None:

@@ -98,10 +98,13 @@ class DecisionPolicy:
         """Check that the policy is one for these classes.
 
         Raises:
-            SettingError: A quiet label is no class, or the transitions are of another number of classes.
+            SettingError: A quiet label is no class, no class is left for events by activity, or the transitions
+                are of another number of classes.
         """
         for label in sorted(self.quiet_labels - set(classes)):
             raise SettingError(f"quiet_labels: {unknown_name('class', label, classes)}")
+        if self.grouping == "activity" and self.quiet_labels >= set(classes):
+            raise SettingError("grouping is 'activity' but all classes are quiet; leave out those of events")
         if self.transitions is not None and len(self.transitions.priors) != len(classes):
             raise SettingError(
                 f"transitions are of {len(self.transitions.priors)} classes, not {len(classes)}; tune again"
