@@ -108,6 +108,13 @@ def test_the_policy_is_chosen_saved_and_used_by_stream(folder, videos):
     assert len(events(call("stream", folder, videos / "a.mp4", "--json", *plain))) == 5
 
 
+def test_a_stride_is_to_be_given_again_where_it_is_used(folder, videos):
+    done = tune(folder, videos, "--quiet", "dark", "--dry-run", "--stride-seconds", 0.25)
+    assert done.exit_code == 0, done.output
+    assert "every 0.25 s" in done.stderr
+    assert "--stride-seconds" not in tune(folder, videos, "--quiet", "dark", "--dry-run").stderr
+
+
 def events(done):
     assert done.exit_code == 0, done.output
     told = map(json.loads, done.stdout.splitlines())

@@ -151,11 +151,7 @@ def tune_decision(
             iou=iou,
             on_progress=on_progress,
         )
-    compared = {
-        "no decision": NO_DECISION,
-        "before": before,
-        "tuned": tuning.policy,
-    }
+    compared = {"no decision": NO_DECISION, "before": before, "tuned": tuning.policy}
     rows = {
         name: score_policy(videos, policy, iou=iou, quiet_labels=quiet_labels)
         for name, policy in compared.items()
@@ -163,6 +159,9 @@ def tune_decision(
     if not dry_run:
         saved = loaded.save_decision(classifier, tuning.policy.to_dict())
         _err.print(f"saved: {saved}", markup=False, highlight=False, soft_wrap=True)
+    if stride_seconds is not None:
+        hint = f"it is for an answer every {stride_seconds:g} s: give stream and evaluate --stride-seconds, too"
+        _err.print(hint, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps(_as_json(tuning, rows), indent=2, allow_nan=False) + "\n")
         return
@@ -196,14 +195,20 @@ def _scored_videos(
     truths = [truth_of(source, table) for source, table in zip(sources, given, strict=True)]
     for table, events in zip(given, truths, strict=True):
         check_labels(events, stepper.classifier.classes, source=table)
+    for note in stepper.notes:
+        _warn(note)
     videos: list[ScoredVideo] = []
     for source, events in zip(sources, truths, strict=True):
         with progress_bar(_err, f"watching {source.name}, seconds") as on_progress:
             steps = step_file(stepper, source, fps=fps, on_progress=on_progress)
         for warning in steps.warnings:
-            _err.print(f"warning: {source}: {warning}", markup=False, highlight=False, soft_wrap=True)
+            _warn(f"{source}: {warning}")
         videos.append(ScoredVideo(str(source), steps.stretches, events))
     return videos
+
+
+def _warn(text: str) -> None:
+    _err.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _as_json(tuning: Tuning, rows: Mapping[str, OnlineScores]) -> dict[str, Any]:
