@@ -6,7 +6,7 @@ Three parts, each with a classifier trained here, on other groups than it is tes
   the first picture of a drawn clip held still.
 - ``gestures``: people S1 to S4 train, S5 validates, S6 and S7 are the test (recipe ``gesture``, windows of 2 s
   and an answer every half second, both chosen on S5); clips are joined with the last picture held between them.
-  The quiet class is ``static``, of people who stand still; held first pictures of the training people join it.
+  The quiet class is ``static``, of people who stand still; held first pictures join it. Training is in bf16.
 - ``fight``: of the five given folds by source, 2 to 4 train, 1 validates, 0 is the test (recipe ``change`` and
   an answer every quarter of a second, both chosen on the validation fold). The clips of ``noFight`` lie between
   the fights and are the quiet class.
