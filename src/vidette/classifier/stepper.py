@@ -96,7 +96,8 @@ class Stepper:
         classifier: As given.
         state_policy: The policy in use.
         stride_frames: The stride in use.
-        notes: Sentences on what is done otherwise than asked, such as a step that cannot be exported.
+        notes: Sentences on what is done otherwise than asked or learnt, such as a step that cannot be exported,
+            or whole clips of many lengths that are seen cut to one.
 
     Raises:
         SettingError: The state policy needs a step that the model has not, or a value is out of range.

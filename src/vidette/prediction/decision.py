@@ -1,4 +1,4 @@
-"""Scores along time become events, one window at a time: smoothing, hysteresis, then what is told of it.
+"""Scores along time become events, one window at a time: smoothing, stretches, then what is told of them.
 
 A file's events are the fold of :meth:`Decider.update` over its windows, so a file and a live stream decide
 alike. Nothing here looks ahead.
